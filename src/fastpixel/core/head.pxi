@@ -1,0 +1,273 @@
+# A request's head: request line and the few headers that are kept, read from the raw bytes.
+#
+# httptools judges the head's syntax (Connection feeds it exactly these bytes); here stands what it leaves open, and
+# where the kept headers lie: HTTP/1.0 or HTTP/1.1 only, exactly one Host in 1.1, one Content-Length of digits only, no
+# Content-Length beside Transfer-Encoding, and no coding but `chunked` (RFC 9112, sections 3, 6 and 7).
+
+cdef enum:                          # HeadStatus
+    HEAD_DONE
+    HEAD_BAD
+
+cdef enum:
+    MAX_FORWARDED = 8
+
+
+cdef int head_parse(const byte* data, Py_ssize_t length, Request* out) noexcept nogil:
+    # `data` ends with the blank line. The spans mean IN_HEAD.
+    cdef Cursor source = cur_of(data, length)
+    cdef Cursor line
+    memset(out, 0, sizeof(Request))
+    out.head = data
+    if not head_line(&source, &line) or not head_request_line(line, out):
+        return HEAD_BAD
+    while head_line(&source, &line) and cur_left(&line):
+        if not head_field(line, out):
+            return HEAD_BAD
+    if out.hosts > 1 or (out.minor == 1 and out.hosts == 0):
+        return HEAD_BAD
+    if out.chunked and (out.has_length or out.minor == 0):
+        return HEAD_BAD
+    if out.minor == 0 and not out.keep_alive:
+        out.close = True
+    return HEAD_DONE
+
+
+cdef bint head_line(Cursor* source, Cursor* line) noexcept nogil:
+    # Takes a line that ends with CRLF.
+    cdef const byte* end = <const byte*>memchr(source.at, c'\n', <size_t>cur_left(source))
+    if end is NULL or end == source.at or (end - 1)[0] != c'\r':
+        return False
+    line.at = source.at
+    line.end = end - 1
+    source.at = end + 1
+    return True
+
+
+cdef bint head_request_line(Cursor line, Request* out) noexcept nogil:
+    # METHOD SP target SP HTTP/1.x
+    cdef const byte* start = line.at
+    if cur_left(&line) < 14 or memcmp(line.end - 9, b" HTTP/1.", 8) != 0:
+        return False
+    out.minor = (line.end - 1)[0] - c'0'
+    if out.minor != 0 and out.minor != 1:
+        return False
+    line.end -= 9
+    while 65 <= cur_peek(&line) <= 90 or cur_peek(&line) == c'-':
+        line.at += 1
+    out.method_name = head_span(out, start, line.at)
+    out.method = head_method(start, line.at - start)
+    if not cur_take(&line, c' ') or cur_left(&line) == 0:
+        return False
+    out.target = head_span(out, line.at, line.end)
+    if not head_target_bytes(line, out):
+        return False
+    head_target(line, out)
+    return True
+
+
+cdef bint head_target_bytes(Cursor target, Request* out) noexcept nogil:
+    # No blanks and control characters; bytes >= 0x80 are noted.
+    cdef Block block
+    cdef unsigned int part
+    while cur_left(&target):
+        block = blk_load(target.at, cur_left(&target))
+        part = blk_part(cur_left(&target))
+        if (blk_upto(block, 0x20) | blk_is(block, 0x7F)) & part:
+            return False
+        out.non_ascii |= blk_high(block) & part != 0
+        target.at += min(cur_left(&target), <Py_ssize_t>BLOCK)
+    return True
+
+
+cdef int head_method(const byte* name, Py_ssize_t length) noexcept nogil:
+    if length == 3 and memcmp(name, b"GET", 3) == 0:
+        return M_GET
+    if length == 4 and memcmp(name, b"HEAD", 4) == 0:
+        return M_HEAD
+    if length == 4 and memcmp(name, b"POST", 4) == 0:
+        return M_POST
+    if length == 7 and memcmp(name, b"OPTIONS", 7) == 0:
+        return M_OPTIONS
+    return M_CONNECT if length == 7 and memcmp(name, b"CONNECT", 7) == 0 else M_OTHER
+
+
+cdef void head_target(Cursor target, Request* out) noexcept nogil:
+    # Path and query. Absolute form (RFC 9112, 3.2.2): what stands before the path is not looked at.
+    cdef const byte* mark
+    if cur_peek(&target) != c'/':
+        head_skip_authority(&target)
+    mark = <const byte*>memchr(target.at, c'?', <size_t>cur_left(&target))
+    if mark is NULL:
+        out.path = head_span(out, target.at, target.end)
+    else:
+        out.path = head_span(out, target.at, mark)
+        out.query = head_span(out, mark + 1, target.end)
+
+
+cdef void head_skip_authority(Cursor* target) noexcept nogil:
+    cdef Cursor rest = target[0]
+    if not (head_prefix(&rest, b"http://", 7) or head_prefix(&rest, b"https://", 8)):
+        return
+    while cur_left(&rest) and cur_peek(&rest) != c'/' and cur_peek(&rest) != c'?':
+        rest.at += 1
+    target[0] = rest
+
+
+cdef bint head_prefix(Cursor* text, const char* prefix, Py_ssize_t length) noexcept nogil:
+    # Takes the prefix (in lower case) whatever the text's case.
+    if cur_left(text) < length or not head_same(text.at, prefix, length):
+        return False
+    text.at += length
+    return True
+
+
+cdef bint head_same(const byte* text, const char* lower, Py_ssize_t length) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(length):
+        if chr_lower(text[i]) != lower[i]:
+            return False
+    return True
+
+
+cdef inline Span head_span(const Request* request, const byte* at, const byte* end) noexcept nogil:
+    return span_of(IN_HEAD, at - request.head, end - at)
+
+
+cdef bint head_field(Cursor line, Request* out) noexcept nogil:
+    # `name: value`; the value without the blanks around it.
+    cdef const byte* name = line.at
+    cdef const byte* colon = <const byte*>memchr(name, c':', <size_t>cur_left(&line))
+    cdef Cursor value
+    if colon is NULL or colon == name:
+        return False
+    value = cur_of(colon + 1, line.end - colon - 1)
+    while cur_peek(&value) == c' ' or cur_peek(&value) == c'\t':
+        value.at += 1
+    while value.end > value.at and ((value.end - 1)[0] == c' ' or (value.end - 1)[0] == c'\t'):
+        value.end -= 1
+    return head_keep(name, colon - name, value, out)
+
+
+cdef bint head_keep(const byte* name, Py_ssize_t length, Cursor value, Request* out) noexcept nogil:
+    # By length first: most names are looked at no further. False: the request is malformed.
+    cdef Span span = head_span(out, value.at, value.end)
+    if length == 4 and head_same(name, b"host", 4):
+        out.headers[H_HOST] = span
+        out.hosts += 1
+    elif length == 6 and head_same(name, b"accept", 6):
+        out.headers[H_ACCEPT] = span
+    elif length == 6 and head_same(name, b"origin", 6):
+        out.headers[H_ORIGIN] = span
+    elif length == 6 and head_same(name, b"expect", 6):
+        out.expect = cur_left(&value) == 12 and head_same(value.at, b"100-continue", 12)
+    elif length == 7 and head_same(name, b"referer", 7):
+        out.headers[H_REFERER] = span
+    elif length == 7 and head_same(name, b"upgrade", 7):
+        out.upgrade = True
+    elif length == 10 and head_same(name, b"user-agent", 10):
+        out.headers[H_USER_AGENT] = span
+    elif length == 10 and head_same(name, b"connection", 10):
+        head_connection(value, out)
+    elif length == 12 and head_same(name, b"content-type", 12):
+        out.headers[H_CONTENT_TYPE] = span
+    elif length == 14 and head_same(name, b"content-length", 14):
+        return head_length(value, out)
+    elif length == 15 and head_same(name, b"x-forwarded-for", 15):
+        head_forwarded(span, out)
+    elif length == 16 and head_same(name, b"proxy-connection", 16):
+        head_connection(value, out)     # llhttp reads it as Connection too, and both must see the same end
+    elif length == 16 and head_same(name, b"content-encoding", 16):
+        out.headers[H_CONTENT_ENCODING] = span
+    elif length == 17 and head_same(name, b"transfer-encoding", 17):
+        if out.chunked or cur_left(&value) != 7 or not head_same(value.at, b"chunked", 7):
+            return False
+        out.chunked = True
+    elif length == 29 and head_same(name, b"access-control-request-method", 29):
+        out.headers[H_REQUEST_METHOD] = span
+    elif length == 30 and head_same(name, b"access-control-request-headers", 30):
+        out.headers[H_REQUEST_HEADERS] = span
+    return True
+
+
+cdef void head_forwarded(Span span, Request* out) noexcept nogil:
+    # Of many such headers the last ones count: those that the nearest proxies wrote.
+    if out.forwarded_count == MAX_FORWARDED:
+        memmove(&out.forwarded[0], &out.forwarded[1], (MAX_FORWARDED - 1) * sizeof(Span))
+        out.forwarded_count -= 1
+    out.forwarded[out.forwarded_count] = span
+    out.forwarded_count += 1
+
+
+cdef void head_connection(Cursor value, Request* out) noexcept nogil:
+    # A list of options.
+    cdef const byte* start
+    while cur_left(&value):
+        while cur_left(&value) and (cur_peek(&value) == c',' or cur_peek(&value) == c' ' or cur_peek(&value) == c'\t'):
+            value.at += 1
+        start = value.at
+        while cur_left(&value) and cur_peek(&value) != c',' and cur_peek(&value) != c' ' and cur_peek(&value) != c'\t':
+            value.at += 1
+        if value.at - start == 5 and head_same(start, b"close", 5):
+            out.close = True
+        elif value.at - start == 10 and head_same(start, b"keep-alive", 10):
+            out.keep_alive = True
+
+
+cdef bint head_length(Cursor value, Request* out) noexcept nogil:
+    # Digits only, once, and fewer than nineteen of them.
+    if out.has_length or not 0 < cur_left(&value) < 19:
+        return False
+    out.has_length = True
+    while cur_left(&value):
+        if not chr_digit(cur_peek(&value)):
+            return False
+        out.length = out.length * 10 + <uint64_t>(cur_next(&value) - c'0')
+    return True
+
+
+cdef Cursor head_value(const Request* request, int header) noexcept nogil:
+    cdef Span span = request.headers[header]
+    return cur_of(request.head + (span.at & SPAN_MASK), span.len)
+
+
+cdef bint head_is(const Request* request, int header, const char* lower) noexcept nogil:
+    cdef Cursor value = head_value(request, header)
+    cdef Py_ssize_t length = <Py_ssize_t>strlen(lower)
+    return cur_left(&value) == length and head_same(value.at, lower, length)
+
+
+cdef bint head_has(Cursor text, const char* lower) noexcept nogil:
+    # Whether the text contains it, whatever its case.
+    cdef Py_ssize_t length = <Py_ssize_t>strlen(lower)
+    while cur_left(&text) >= length:
+        if head_same(text.at, lower, length):
+            return True
+        text.at += 1
+    return False
+
+
+cdef bint head_is_json(const Request* request) noexcept nogil:
+    # application/json, */json and */*+json; parameters after ';' do not matter.
+    cdef Cursor value = head_value(request, H_CONTENT_TYPE)
+    cdef const byte* end = <const byte*>memchr(value.at, c';', <size_t>cur_left(&value)) if cur_left(&value) else NULL
+    if end is not NULL:
+        value.end = end
+    value = num_trim(value)
+    if cur_left(&value) < 5 or not head_same(value.end - 4, b"json", 4):
+        return False
+    return (value.end - 5)[0] == c'/' or (value.end - 5)[0] == c'+'
+
+
+cdef bint head_is_encoded(const Request* request) noexcept nogil:
+    # A body in a coding that is not read.
+    return request.headers[H_CONTENT_ENCODING].len > 0 and not head_is(request, H_CONTENT_ENCODING, b"identity")
+
+
+cdef int head_accepts(const Request* request) noexcept nogil:
+    # Rule: RudderStack page, `reply = "auto"`.
+    cdef Cursor value = head_value(request, H_ACCEPT)
+    if head_has(value, b"image/"):
+        return ACCEPT_IMAGE
+    if head_has(value, b"text/plain") or head_has(value, b"application/json"):
+        return ACCEPT_TEXT
+    return ACCEPT_OTHER

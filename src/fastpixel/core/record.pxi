@@ -1,0 +1,676 @@
+# From pairs to a record: places every pair in the tree, settles the rows, completes the event, writes it.
+#
+# The order is the contract (docs/protocols.md says it in words): structure, key, source, rows, identity; then the
+# record's own completion, which cannot fail. Everything here is about one request and its Rec; no Python object is
+# touched.
+
+
+cdef inline bint rec_room(Rec* rec, Py_ssize_t need) noexcept nogil:
+    # Makes room in the scratch buffer, which may move.
+    if not pk_room(&rec.scratch, need):
+        return False
+    rec.bases.at[IN_SCRATCH] = rec.scratch.data
+    return True
+
+
+cdef void rec_begin(Rec* rec, const PlanData* plan, const Route* route, const Request* request) noexcept nogil:
+    cdef int i
+    rec.scratch.len = rec.packed.len = 0
+    rec.scratch.failed = rec.packed.failed = False
+    rec.bases.at[IN_HEAD] = request.head
+    rec.bases.at[IN_BODY] = request.body
+    rec.bases.at[IN_SCRATCH] = rec.scratch.data
+    rec.bases.at[IN_PACKED] = rec.packed.data
+    rec.bases.at[IN_PLAN] = plan.blob
+    tree_reset(&rec.tree)
+    rec.plan = plan
+    rec.route = route
+    rec.request = request
+    rec.source = NULL
+    rec.pairs = rec.noted = 0
+    rec.skipped = 0
+    rec.timed = rec.dedupe = False
+    rec.bad_time.len = 0
+    for i in range(route.count):
+        rec.slots[i] = -1
+
+
+cdef int rec_read(Rec* rec) noexcept nogil:
+    # The whole way to an event that may be stored, or the Reason against it. The POST twin (protocols): any body but JSON
+    # is a form, read after the query.
+    cdef bint form = rec.request.method == M_POST and not head_is_json(rec.request)
+    cdef int reason = R_BAD_ENCODING if form and head_is_encoded(rec.request) else NO_REASON
+    cdef Shape* shape = shape_place(rec)
+    if shape is NULL or not shape_read(rec, shape):
+        if reason == NO_REASON:
+            reason = rec_all_pairs(rec, form)
+        if reason == NO_REASON and shape is not NULL:
+            shape_keep(rec, shape)
+    if reason == NO_REASON:
+        reason = rec_key(rec)
+    if reason == NO_REASON:
+        reason = rec_rows(rec)
+    if reason == NO_REASON:
+        reason = rec_identity(rec)
+    return reason
+
+
+cdef int rec_all_pairs(Rec* rec, bint form) noexcept nogil:
+    cdef int reason = rec_variables(rec)
+    if reason == NO_REASON:
+        reason = rec_pairs(rec, IN_HEAD, cur_span(&rec.bases, rec.request.query))
+    if reason == NO_REASON and form:
+        reason = rec_pairs(rec, IN_BODY, cur_of(rec.request.body, rec.request.body_len))
+    if reason == NO_REASON and rec.tree.arrays and tree_holes(&rec.tree, 0) > MAX_HOLES:
+        reason = R_INDEX_TOO_LARGE
+    return reason
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+cdef int rec_variables(Rec* rec) noexcept nogil:
+    # Path variables are rows like parameters; each is decoded once.
+    cdef const Row* row
+    cdef Cursor raw
+    cdef int i, reason
+    for i in range(rec.route.count):
+        row = &rec.route.rows[i]
+        if row.variable < 0:
+            continue
+        raw = path_segment(cur_span(&rec.bases, rec.request.path), row.variable)
+        reason = rec_row(rec, i, pct_text(rec, IN_HEAD, raw, True, False))
+        if reason != NO_REASON:
+            return reason
+    return NO_REASON
+
+
+cdef int rec_pairs(Rec* rec, int buffer, Cursor source) noexcept nogil:
+    cdef Pair pair
+    cdef int reason
+    while qry_next(&source, &pair):
+        if rec.route.drop_bad and qry_is_bad(&pair):
+            continue
+        rec.pairs += 1
+        if rec.pairs > MAX_PAIRS:
+            return R_TOO_MANY_PARAMS
+        reason = rec_pair(rec, buffer, &pair)
+        if reason != NO_REASON:
+            return reason
+    return NO_REASON
+
+
+cdef int rec_pair(Rec* rec, int buffer, const Pair* pair) noexcept nogil:
+    cdef Span value = pct_text(rec, buffer, pair.value, pair.value_flags & CC_CODED, True)
+    cdef Segment name
+    cdef int row, reason
+    name.name = pct_text(rec, buffer, pair.name, pair.name_flags & CC_CODED, True)
+    name.hash = tree_hash(span_ptr(&rec.bases, name.name), name.name.len)
+    name.index = NOT_INDEX
+    row = names_find(&rec.route.names, &rec.bases, &name)
+    rec.tree.put = -1
+    if row >= 0:
+        reason = rec_row(rec, row, value)
+    else:
+        reason = rec_rest(rec, &name, value, (pair.name_flags & (CC_DOT | CC_CODED)) != 0)
+    shape_note(rec, pair, rec.tree.put)
+    return reason
+
+
+cdef int rec_row(Rec* rec, int index, Span value) noexcept nogil:
+    # A pair that a row names goes to the row's target, or aside until the gates are known.
+    cdef const Row* row = &rec.route.rows[index]
+    cdef int status
+    if row.aside:
+        status = tree_put(&rec.tree, &rec.bases, 1, &row.source, 1, value, NODE_LEAF, rec.route.first)
+    else:
+        status = tree_put(
+            &rec.tree, &rec.bases, 0, row.target.at, row.target.length, value, NODE_LEAF, rec.route.first
+        )
+    if status == PUT_DONE:
+        rec.slots[index] = rec.tree.put
+    return rec_status(status)
+
+
+cdef inline int rec_status(int put) noexcept nogil:
+    if put == PUT_INDEX:
+        return R_INDEX_TOO_LARGE
+    return R_TOO_LARGE if put == PUT_FAILED else NO_REASON
+
+
+cdef int rec_rest(Rec* rec, const Segment* name, Span value, bint dots) noexcept nogil:
+    # Every other pair: one literal name, or a dot path, below the target of the '*' row.
+    cdef const Row* row
+    cdef Segment path[MAX_SEGMENTS]
+    cdef int prefix, count = 1
+    if rec.route.rest < 0:
+        return NO_REASON
+    row = &rec.route.rows[rec.route.rest]
+    prefix = row.target.length
+    if prefix:
+        memcpy(path, row.target.at, <size_t>prefix * sizeof(Segment))
+    path[prefix] = name[0]
+    if row.kind == K_DOTPATH and dots:
+        count = path_cut(&rec.bases, name.name, path + prefix)
+    elif path_is_proto(&rec.bases, name.name):
+        count = PATH_PROTO
+    if count == PATH_EMPTY:
+        return NO_REASON
+    if count == PATH_PROTO:
+        rec.skipped += 1
+        return NO_REASON
+    if count == PATH_DEEP:
+        return R_TOO_DEEP
+    if prefix == 0 and rec_is_reserved(rec, &path[0]):
+        memmove(path + 2, path, <size_t>count * sizeof(Segment))
+        path[0] = rec.plan.known[N_CONTEXT]
+        path[1] = rec.plan.known[N_CLIENT]
+        count += 2
+    return rec_status(
+        tree_put(&rec.tree, &rec.bases, 0, path, prefix + count, value, NODE_LEAF, rec.route.first)
+    )
+
+
+cdef bint rec_is_reserved(Rec* rec, const Segment* name) noexcept nogil:
+    # Names that only the server sets (the record's contract: "Server-owned").
+    cdef int field = names_find(&rec.plan.fields, &rec.bases, name)
+    return field >= 0 and rec.plan.field_types[field] == FIELD_SERVER
+
+
+cdef int path_cut(const Bases* bases, Span name, Segment* out) noexcept nogil:
+    # Cuts a dot path; returns how many segments, or PATH_EMPTY, PATH_PROTO, PATH_DEEP (the first of these that is true).
+    cdef const byte* begin = span_ptr(bases, name)
+    cdef uint32_t start = 0, at = 0, end
+    cdef unsigned int dots
+    cdef int count = 0, verdict = 0, got
+    while start <= name.len:
+        # From `at` on, up to a dot or the end.
+        dots = blk_is(blk_load(begin + at, name.len - at), c'.') & blk_part(name.len - at)
+        if dots == 0 and name.len - at > BLOCK:
+            at += BLOCK
+            continue
+        end = at + blk_first(dots) if dots else name.len
+        got = path_segment_set(&out[min(count, <int>MAX_DEPTH)], name, begin, start, end, count)
+        if got == PATH_EMPTY:
+            return PATH_EMPTY
+        verdict = got if got else verdict
+        count += 1
+        start = at = end + 1
+    if verdict == 0 and count > MAX_DEPTH:
+        verdict = PATH_DEEP
+    return verdict if verdict else count
+
+
+cdef inline int path_segment_set(
+    Segment* out, Span name, const byte* begin, uint32_t start, uint32_t end, int position
+) noexcept nogil:
+    # The segment from `start` to `end`; 0, PATH_EMPTY or PATH_PROTO.
+    if start == end:
+        return PATH_EMPTY
+    out.name.at = name.at + start
+    out.name.len = end - start
+    out.hash = tree_hash(begin + start, end - start)
+    out.index = <int16_t>(path_index(begin + start, end - start) if position else NOT_INDEX)
+    return PATH_PROTO if end - start == 9 and memcmp(begin + start, b"__proto__", 9) == 0 else 0
+
+
+cdef int path_index(const byte* at, Py_ssize_t length) noexcept nogil:
+    # 0|[1-9][0-9]{0,2} is an array's index; more digits are too large a one; anything else is a name.
+    cdef int value = 0
+    cdef Py_ssize_t i
+    if length == 0 or (at[0] == c'0' and length > 1):
+        return NOT_INDEX
+    for i in range(length):
+        if not chr_digit(at[i]):
+            return NOT_INDEX
+        if i < 3:
+            value = value * 10 + at[i] - c'0'
+    return value if length <= 3 else INDEX_TOO_LARGE
+
+
+cdef inline bint path_is_proto(const Bases* bases, Span name) noexcept nogil:
+    return name.len == 9 and span_is(bases, name, b"__proto__", 9)
+
+
+cdef Cursor path_segment(Cursor path, int index) noexcept nogil:
+    # The raw bytes between the slashes; the path starts with one.
+    cdef const byte* start
+    cdef int got = cur_next(&path)
+    start = path.at
+    while True:
+        got = cur_next(&path)
+        if got >= 0 and got != c'/':
+            continue
+        if index == 0 or got < 0:
+            return cur_of(start, (path.at if got < 0 else path.at - 1) - start)
+        index -= 1
+        start = path.at
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+cdef inline bint rec_is_text(const Rec* rec, int32_t node) noexcept nogil:
+    return node >= 0 and rec.tree.nodes[node].state == NODE_LEAF and tree_is_live(&rec.tree, node)
+
+
+cdef int rec_key(Rec* rec) noexcept nogil:
+    # The key, then its source.
+    cdef const Row* row = &rec.route.rows[rec.route.key]
+    cdef int32_t node = rec.slots[rec.route.key]
+    cdef Segment name
+    cdef int found
+    if not rec_is_text(rec, node) or rec.tree.nodes[node].value.len == 0:
+        return row.required
+    if rec.plan.sources.count == 0:
+        return NO_REASON
+    name.name = rec.tree.nodes[node].value
+    name.hash = tree_hash(span_ptr(&rec.bases, name.name), name.name.len)
+    found = names_find(&rec.plan.sources, &rec.bases, &name)
+    if found < 0 or not (rec.plan.source_rows[found].protocols >> rec.route.protocol) & 1:
+        return R_UNKNOWN_KEY
+    rec.source = &rec.plan.source_rows[found]
+    return NO_REASON if rec.source.enabled else R_SOURCE_DISABLED
+
+
+cdef int rec_rows(Rec* rec) noexcept nogil:
+    cdef int i, reason
+    for i in range(rec.route.count):
+        if i == rec.route.key or i == rec.route.rest:
+            continue
+        reason = rec_settle(rec, i)
+        if reason != NO_REASON:
+            return reason
+    return NO_REASON
+
+
+cdef int rec_settle(Rec* rec, int index) noexcept nogil:
+    # One row: where its value goes, and whether it is what the row demands.
+    cdef const Row* row = &rec.route.rows[index]
+    cdef int32_t node = rec.slots[index]
+    if node >= 0 and row.aside and row.target.length:
+        node = rec_place(rec, row, node)
+        rec.slots[index] = node
+    if not rec_is_text(rec, node):
+        return row.required
+    if row.unquote:
+        rec_unquote(rec, &rec.tree.nodes[node].value)
+    if row.tidy and not rec_tidy(rec, node):
+        return row.required
+    if rec.tree.nodes[node].value.len == 0:
+        return rec_empty(rec, row, node)
+    if row.max_chars and rec_chars(rec, node) > row.max_chars:
+        return R_VALUE_TOO_LONG
+    if row.kind == K_TEXT:
+        return NO_REASON
+    return rec_convert(rec, row, node)
+
+
+cdef int32_t rec_place(Rec* rec, const Row* row, int32_t node) noexcept nogil:
+    # Gates: `trusted` and `when`. Returns the node at the row's target, or -1 if the row does not count.
+    cdef Span value = rec.tree.nodes[node].value
+    if row.trusted and (rec.source is NULL or not rec.source.trust_client_ip):
+        return -1
+    if row.gate >= 0 and not rec_gate(rec, row):
+        if row.otherwise.length:
+            tree_place(&rec.tree, &rec.bases, &row.otherwise, value, NODE_LEAF)
+        return -1
+    return tree_place(&rec.tree, &rec.bases, &row.target, value, NODE_LEAF)
+
+
+cdef bint rec_gate(const Rec* rec, const Row* row) noexcept nogil:
+    cdef int32_t node = rec.slots[row.gate]
+    if not rec_is_text(rec, node):
+        return False
+    return span_is(
+        &rec.bases,
+        rec.tree.nodes[node].value,
+        <const char*>span_ptr(&rec.bases, row.gate_value),
+        row.gate_value.len,
+    )
+
+
+cdef void rec_unquote(const Rec* rec, Span* value) noexcept nogil:
+    cdef const byte* at = span_ptr(&rec.bases, value[0])
+    if value.len >= 2 and at[0] == c'"' and at[value.len - 1] == c'"':
+        value.at += 1
+        value.len -= 2
+
+
+cdef bint rec_tidy(Rec* rec, int32_t node) noexcept nogil:
+    # False: nothing is left, and the node is gone.
+    cdef Span value = rec.tree.nodes[node].value
+    cdef Py_ssize_t length
+    if rec_is_tidy(rec, value):
+        return True
+    if not rec_room(rec, value.len):
+        return False
+    length = chr_tidy(span_ptr(&rec.bases, value), value.len, rec.scratch.data + rec.scratch.len)
+    if length == 0:
+        tree_drop(&rec.tree, node)
+        return False
+    rec.tree.nodes[node].value = span_of(IN_SCRATCH, rec.scratch.len, length)
+    rec.scratch.len += length
+    return True
+
+
+cdef bint rec_is_tidy(const Rec* rec, Span value) noexcept nogil:
+    # Visible ASCII only, as nearly every id is.
+    cdef Cursor text = cur_span(&rec.bases, value)
+    cdef Block block
+    while cur_left(&text):
+        block = blk_load(text.at, cur_left(&text))
+        if (blk_upto(block, 0x20) | blk_high(block) | blk_is(block, 0x7F)) & blk_part(cur_left(&text)):
+            return False
+        text.at += min(cur_left(&text), <Py_ssize_t>BLOCK)
+    return value.len > 0
+
+
+cdef int rec_empty(Rec* rec, const Row* row, int32_t node) noexcept nogil:
+    if row.required != NO_REASON:
+        return row.required
+    if row.nonempty != NO_REASON:
+        return row.nonempty
+    if row.has_if_empty:
+        rec.tree.nodes[node].value = row.if_empty
+    elif row.is_timestamp:
+        tree_drop(&rec.tree, node)
+    elif row.kind != K_TEXT:
+        rec_to_client(rec, node, &row.source)
+    return NO_REASON
+
+
+cdef Py_ssize_t rec_chars(const Rec* rec, int32_t node) noexcept nogil:
+    cdef Span value = rec.tree.nodes[node].value
+    return utf_chars(span_ptr(&rec.bases, value), value.len)
+
+
+cdef int rec_convert(Rec* rec, const Row* row, int32_t node) noexcept nogil:
+    # Gives the value its kind. What cannot be read is not lost: it goes where a person will find it.
+    cdef Cursor text = cur_span(&rec.bases, rec.tree.nodes[node].value)
+    cdef Py_ssize_t start = rec.packed.len
+    if row.is_timestamp:
+        rec.timed = time_read(row.kind, text, &rec.time)
+        if not rec.timed:
+            if row.required != NO_REASON:
+                return row.required
+            rec.bad_time = rec.tree.nodes[node].value
+        tree_drop(&rec.tree, node)
+        return NO_REASON
+    if kind_pack(rec, row.kind, text, &rec.packed):
+        rec.bases.at[IN_PACKED] = rec.packed.data
+        rec.tree.nodes[node].state = NODE_PACKED
+        rec.tree.nodes[node].value = span_of(IN_PACKED, start, rec.packed.len - start)
+        return NO_REASON
+    if row.required != NO_REASON:
+        return row.required
+    rec_to_client(rec, node, &row.source)
+    return NO_REASON
+
+
+cdef int rec_identity(Rec* rec) noexcept nogil:
+    # At least one of the names has a text that is not blank.
+    cdef int32_t node
+    cdef Span value
+    cdef int i
+    for i in range(rec.route.identity_count):
+        node = tree_member(&rec.tree, &rec.bases, 0, &rec.route.identity[i])
+        if node < 0 or rec.tree.nodes[node].state != NODE_LEAF:
+            continue
+        value = rec.tree.nodes[node].value
+        if not chr_is_blank_text(span_ptr(&rec.bases, value), value.len):
+            return NO_REASON
+    return R_MISSING_IDENTITY if rec.route.identity_count else NO_REASON
+
+
+# --- completion -------------------------------------------------------------------------------------------------------
+
+cdef int rec_complete(Rec* rec) noexcept nogil:
+    # What the server adds. The order matters: types first, so that what follows may rely on them.
+    rec_types(rec)
+    rec_timestamp(rec)
+    rec_defaults(rec)
+    rec_receipt(rec)
+    rec_context(rec)
+    rec.dedupe = rec.route.dedupe_count > 0 and rec.timed
+    if not rec.dedupe and not rec_message_id(rec):
+        return R_SPOOL_FULL
+    return R_TOO_LARGE if rec.tree.failed or rec.scratch.failed or rec.packed.failed else NO_REASON
+
+
+cdef void rec_types(Rec* rec) noexcept nogil:
+    # A listed field of the wrong type goes to context.client; `known` then holds the members the core asks for.
+    cdef int32_t node, following
+    cdef int i, field, type_
+    for i in range(KNOWN_COUNT):
+        rec.known[i] = -1
+    rec_context_type(rec)
+    node = rec.tree.nodes[0].first
+    while node >= 0:
+        following = rec.tree.nodes[node].next
+        field = rec_field(rec, node)
+        if field >= 0:
+            type_ = rec.plan.field_types[field]
+            if rec_fits(rec, type_, node):
+                if field <= N_CONTEXT:
+                    rec.known[field] = node
+            else:
+                rec_to_client(rec, node, &rec.plan.fields.all[field])
+        node = following
+
+
+cdef int rec_field(Rec* rec, int32_t node) noexcept nogil:
+    cdef Segment name
+    name.name = rec.tree.nodes[node].name
+    name.hash = rec.tree.nodes[node].hash
+    return names_find(&rec.plan.fields, &rec.bases, &name)
+
+
+cdef bint rec_fits(const Rec* rec, int type_, int32_t node) noexcept nogil:
+    cdef int state = rec.tree.nodes[node].state, head
+    if type_ == FIELD_TEXT or type_ == FIELD_TIME:
+        return state == NODE_LEAF
+    if type_ == FIELD_SERVER or state == NODE_MAP:
+        return True
+    if state != NODE_PACKED:
+        return False
+    head = span_ptr(&rec.bases, rec.tree.nodes[node].value)[0]
+    return head & 0xF0 == 0x80 or head == 0xDE or head == 0xDF
+
+
+cdef void rec_context_type(Rec* rec) noexcept nogil:
+    # Makes sure that context and context.client, where they exist, are maps.
+    cdef const Segment* context = &rec.plan.known[N_CONTEXT]
+    cdef const Segment* client = &rec.plan.known[N_CLIENT]
+    cdef int32_t node = tree_member(&rec.tree, &rec.bases, 0, context)
+    if node >= 0 and rec.tree.nodes[node].state != NODE_MAP:
+        rec_wrap(rec, node, context)
+    elif node >= 0:
+        node = tree_member(&rec.tree, &rec.bases, node, client)
+        if node >= 0 and rec.tree.nodes[node].state != NODE_MAP:
+            rec_wrap(rec, node, client)
+
+
+cdef void rec_wrap(Rec* rec, int32_t node, const Segment* name) noexcept nogil:
+    # `node`, which should be a map, leaves its place and becomes context.client.<name>.
+    cdef int32_t kept = tree_take(&rec.tree, node, 1, name)
+    cdef int32_t client = rec_client(rec) if kept >= 0 else -1
+    if client >= 0:
+        tree_take(&rec.tree, kept, client, name)
+
+
+cdef int32_t rec_client(Rec* rec) noexcept nogil:
+    # The map context.client; both names are maps afterwards.
+    cdef int32_t context
+    rec_context_type(rec)
+    context = tree_map(&rec.tree, &rec.bases, 0, &rec.plan.known[N_CONTEXT])
+    if context < 0:
+        return -1
+    return tree_map(&rec.tree, &rec.bases, context, &rec.plan.known[N_CLIENT])
+
+
+cdef void rec_to_client(Rec* rec, int32_t node, const Segment* name) noexcept nogil:
+    # Moves a member to context.client.<name>, over one that the client put there itself.
+    cdef int32_t client = rec_client(rec), other
+    if client < 0:
+        return
+    other = tree_member(&rec.tree, &rec.bases, client, name)
+    if other == node:
+        return
+    if other >= 0:
+        tree_drop(&rec.tree, other)
+    tree_take(&rec.tree, node, client, name)
+
+
+cdef void rec_timestamp(Rec* rec) noexcept nogil:
+    # Unusable: the text is kept beside the receipt. Absent: by the client's two clocks, if the dialect says so.
+    cdef int32_t node = rec.known[N_TIMESTAMP]
+    if node >= 0 and not rec.timed:
+        rec.timed = time_read(K_ISO8601, cur_span(&rec.bases, rec.tree.nodes[node].value), &rec.time)
+        if not rec.timed and rec.tree.nodes[node].value.len:
+            rec.bad_time = rec.tree.nodes[node].value
+    if node >= 0:
+        tree_drop(&rec.tree, node)
+    if not rec.timed and rec.bad_time.len == 0 and rec.route.skew and rec_skew(rec):
+        return
+    if not rec.timed:
+        rec.time = rec.request.received
+    if rec.bad_time.len:
+        rec_keep_bad_time(rec)
+
+
+cdef void rec_keep_bad_time(Rec* rec) noexcept nogil:
+    cdef int32_t client
+    cdef int known = N_ORIGINAL_TIMESTAMP
+    if rec.known[N_ORIGINAL_TIMESTAMP] < 0:
+        rec.known[known] = tree_add(&rec.tree, &rec.bases, 0, &rec.plan.known[known], rec.bad_time, NODE_LEAF)
+        return
+    client = rec_client(rec)
+    if client >= 0:
+        tree_add(&rec.tree, &rec.bases, client, &rec.plan.known[N_TIMESTAMP], rec.bad_time, NODE_LEAF)
+
+
+cdef bint rec_skew(Rec* rec) noexcept nogil:
+    # receipt - (sentAt - originalTimestamp), RudderStack's correction of a client's clock.
+    cdef Time sent, original
+    cdef int64_t nanos
+    if rec.known[N_SENT_AT] < 0 or rec.known[N_ORIGINAL_TIMESTAMP] < 0:
+        return False
+    if not time_read(K_ISO8601, rec_known_text(rec, N_SENT_AT), &sent):
+        return False
+    if not time_read(K_ISO8601, rec_known_text(rec, N_ORIGINAL_TIMESTAMP), &original):
+        return False
+    nanos = <int64_t>rec.request.received.nanos - sent.nanos + original.nanos
+    rec.time.seconds = rec.request.received.seconds - sent.seconds + original.seconds
+    while nanos < 0:
+        nanos += 1000000000
+        rec.time.seconds -= 1
+    rec.time.seconds += nanos // 1000000000
+    rec.time.nanos = <uint32_t>(nanos % 1000000000)
+    return time_usable(&rec.time)
+
+
+cdef Cursor rec_known_text(const Rec* rec, int known) noexcept nogil:
+    return cur_span(&rec.bases, rec.tree.nodes[rec.known[known]].value)
+
+
+cdef void rec_defaults(Rec* rec) noexcept nogil:
+    # Dialect.defaults, where the client gave nothing at that path.
+    cdef const Default* default
+    cdef int32_t parent
+    cdef int i, depth
+    for i in range(rec.route.default_count):
+        default = &rec.route.defaults[i]
+        parent = 0
+        for depth in range(default.target.length - 1):
+            parent = tree_map(&rec.tree, &rec.bases, parent, &default.target.at[depth])
+            if parent < 0:
+                return
+        if tree_member(&rec.tree, &rec.bases, parent, &default.target.at[default.target.length - 1]) < 0:
+            tree_add(
+                &rec.tree, &rec.bases, parent, &default.target.at[default.target.length - 1],
+                default.packed, NODE_PACKED,
+            )
+
+
+cdef void rec_receipt(Rec* rec) noexcept nogil:
+    # Names that hold the time of receipt as text, unless the client sent them.
+    cdef Span text
+    cdef int i
+    text.len = 0
+    for i in range(rec.route.receipt_count):
+        if tree_member(&rec.tree, &rec.bases, 0, &rec.route.receipt[i]) >= 0:
+            continue
+        if text.len == 0:
+            if not rec_room(rec, TIME_TEXT):
+                return
+            time_text(rec.request.received, rec.scratch.data + rec.scratch.len)
+            text = span_of(IN_SCRATCH, rec.scratch.len, TIME_TEXT)
+            rec.scratch.len += TIME_TEXT
+        tree_add(&rec.tree, &rec.bases, 0, &rec.route.receipt[i], text, NODE_LEAF)
+
+
+cdef void rec_context(Rec* rec) noexcept nogil:
+    # What connection and headers know, where the client said nothing.
+    cdef const Request* request = rec.request
+    cdef Span ip
+    if request.ip_len and rec_room(rec, request.ip_len):
+        memcpy(rec.scratch.data + rec.scratch.len, request.ip, <size_t>request.ip_len)
+        ip = span_of(IN_SCRATCH, rec.scratch.len, request.ip_len)
+        rec.scratch.len += request.ip_len
+        rec_context_put(rec, N_IP, ip)
+    rec_context_header(rec, N_USER_AGENT, request.headers[H_USER_AGENT])
+    rec_context_header(rec, N_REFERRER, request.headers[H_REFERER])
+
+
+cdef void rec_context_header(Rec* rec, int known, Span header) noexcept nogil:
+    if header.len:
+        rec_context_put(rec, known, rec_text(rec, IN_HEAD, cur_span(&rec.bases, header)))
+
+
+cdef void rec_context_put(Rec* rec, int known, Span value) noexcept nogil:
+    cdef int32_t context = tree_map(&rec.tree, &rec.bases, 0, &rec.plan.known[N_CONTEXT])
+    if context < 0 or tree_member(&rec.tree, &rec.bases, context, &rec.plan.known[known]) >= 0:
+        return
+    tree_add(&rec.tree, &rec.bases, context, &rec.plan.known[known], value, NODE_LEAF)
+
+
+cdef bint rec_message_id(Rec* rec) noexcept nogil:
+    # The client's, unless it is blank. False: there is no randomness.
+    cdef int32_t node = rec.known[N_MESSAGE_ID]
+    cdef Span value
+    if node >= 0:
+        value = rec.tree.nodes[node].value
+        if not chr_is_blank_text(span_ptr(&rec.bases, value), value.len):
+            return True
+    if not rec_room(rec, UUID_TEXT) or not uuid_7(rec.request.received, rec.scratch.data + rec.scratch.len):
+        return False
+    rec_set_message_id(rec)
+    return True
+
+
+cdef void rec_set_message_id(Rec* rec) noexcept nogil:
+    # From the 36 characters at the scratch buffer's end.
+    cdef Span value = span_of(IN_SCRATCH, rec.scratch.len, UUID_TEXT)
+    rec.scratch.len += UUID_TEXT
+    tree_add(&rec.tree, &rec.bases, 0, &rec.plan.known[N_MESSAGE_ID], value, NODE_LEAF)
+
+
+cdef int rec_pack(Rec* rec, Pack* out) noexcept nogil:
+    # Appends the record, or gives the Reason and appends nothing. receivedAt comes first: `scan` then reads one member.
+    cdef Py_ssize_t start = out.len
+    cdef Py_ssize_t limit = 4 * rec.request.body_len
+    cdef bint named = rec.source is not NULL and rec.source.packed.len > 0
+    cdef int members = 5 if named else 4
+    pk_map(out, members + rec.tree.nodes[0].count)
+    pk_str(out, b"receivedAt", 10)
+    pk_seconds(out, rec.request.received.seconds, rec.request.received.nanos)
+    pk_str(out, b"timestamp", 9)
+    pk_seconds(out, rec.time.seconds, rec.time.nanos)
+    pk_raw(out, span_ptr(&rec.bases, rec.route.head), rec.route.head.len)
+    if named:
+        pk_raw(out, span_ptr(&rec.bases, rec.source.packed), rec.source.packed.len)
+    tree_pack_members(&rec.tree, &rec.bases, &rec.tree.nodes[0], out)
+    if out.failed or out.len - start > (limit if limit > MAX_RECORD else MAX_RECORD):
+        out.len = start
+        out.failed = False
+        return R_TOO_LARGE
+    return NO_REASON
