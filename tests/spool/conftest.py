@@ -1,0 +1,3 @@
+import spool_twin
+
+spool_twin.install()
