@@ -1,0 +1,1 @@
+"""The admin side: health, readiness and metrics for operators, on its own listener and never on the public port."""
