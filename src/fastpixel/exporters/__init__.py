@@ -1,0 +1,1 @@
+"""Forms in which stored records leave: one file a form."""
