@@ -871,7 +871,7 @@ def headers_of(request: Request, reply: Reply, reason: str | None) -> dict[str, 
 
 def reject_of(request: Request, verdict: Verdict) -> dict[str, Any] | None:
     """The reject that is kept of a refused event; None: none is."""
-    if verdict.reason is None or verdict.reason in NOT_KEPT:
+    if verdict.reason is None or verdict.reason in NOT_KEPT or request.method == "HEAD":
         return None
     headers = {name: request.header(name) for name in KEPT_HEADERS}
     reject: dict[str, Any] = {

@@ -335,7 +335,7 @@ cdef class Intake:
         self.bump(C_SKIPPED_PAIRS, self.plan.rec.skipped)
         if reason != NO_REASON:
             self.bump(PAGE_REASONS + reason)
-            if reason != R_HEAD:
+            if request.method != M_HEAD:        # which was never going to be an event
                 self.reject(request, route, reason)
             connection.answer(request, route.replies[accept][<int>OUT_REFUSED if reason != R_HEAD else <int>OUT_STORED],
                               reason)
