@@ -171,14 +171,16 @@ def test_a_power_cut_while_a_rolled_segment_was_flushed(tmp_path):
 
 
 def test_a_slot_that_no_later_writer_takes_is_recovered_too(tmp_path):
-    process = [worker("step", tmp_path, "commit", 1 << 20) for _ in range(2)]
-    for one in process:
-        one.stdout.readline()
-        one.stdin.write("go\n")
-        one.stdin.flush()
-        one.stdout.readline()
-        one.kill()
-        one.wait()
+    writers = [worker("step", tmp_path, "commit", 1 << 20) for _ in range(2)]
+    for writer in writers:  # both hold a slot before one of them ends
+        writer.stdout.readline()
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+        writer.stdout.readline()
+    for writer in writers:
+        writer.kill()
+        writer.wait()
     recovery.recover_all(tmp_path)
     assert slots.names(tmp_path) == ["0", "1"]
     assert check(tmp_path) == []

@@ -1,6 +1,7 @@
 """Storing: slots, rolls, maps, a full disk, failing commits."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -231,3 +232,16 @@ def test_another_error_abandons_the_segment_and_starts_a_new_one(tmp_path, mode)
     Writer(tmp_path).close()  # verifies and seals it
     assert seqs(Spool(tmp_path).batches("0")) == kept
     assert check(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["fsync", "commit"])
+def test_nothing_is_stored_in_a_directory_that_was_deleted(tmp_path, mode):
+    """LMDB would go on writing into the unlinked file, and every answer would be untrue."""
+    data_dir = tmp_path / "spool"
+    writer = Writer(data_dir, mode)
+    store(writer, [T0])
+    shutil.rmtree(data_dir)
+    for _ in range(2):
+        with pytest.raises(SpoolFull, match=r"storing in .*/0 failed"):
+            store(writer, [T0 + 1])
+    writer.close()

@@ -128,6 +128,7 @@ class Writer:
         if self._segment is None:
             self._create(first, batch)
             return
+        self._segment.path.stat()  # a file that somebody deleted would take batches, and nobody would find them
         try:
             self._segment.append(first, batch)
         except lmdb.MapFullError:  # aborted: nothing of the batch is in the old segment
