@@ -16,7 +16,6 @@ cdef enum:                          # which bytes a Span means
     IN_PACKED                       # values that are msgpack already
     IN_PLAN                         # constants of the Plan
     IN_SHAPE                        # names of the request's shape
-    BUFFERS
 
 cdef struct Span:
     uint32_t at                     # buffer number << SPAN_SHIFT | offset

@@ -133,18 +133,9 @@ cdef inline void pk_array(Pack* p, Py_ssize_t count) noexcept nogil:
         pk_be(p, 0xDD, <uint64_t>count, 4)
 
 
-cdef inline void pk_time(Pack* p, int64_t ns) noexcept nogil:
-    # Nanoseconds since the Unix epoch: timestamp 64 while its seconds fit in 34 bits, else timestamp 96.
-    cdef int64_t seconds = ns // 1000000000
-    cdef int64_t rest = ns % 1000000000
-    if rest < 0:
-        rest += 1000000000
-        seconds -= 1
-    pk_seconds(p, seconds, <uint32_t>rest)
-
-
 cdef void pk_seconds(Pack* p, int64_t seconds, uint32_t nanos) noexcept nogil:
-    # As msgpack-python's Timestamp: 32 bit form when there is no fraction, then 64, then 96.
+    # A time, seconds since the Unix epoch and nanoseconds. As msgpack-python's Timestamp: 32 bit form when there is no
+    # fraction, then 64, then 96.
     if 0 <= seconds <= 0xFFFFFFFFLL and nanos == 0:
         pk_byte(p, 0xD6)
         pk_be(p, 0xFF, <uint64_t>seconds, 4)
