@@ -50,7 +50,7 @@ def test_a_page_is_shared_by_its_descriptor(page):
 
 def test_a_part_is_one_workers_bytes(page):
     page.part(0)[:] = b"\xff" * len(page.part(0))
-    assert page.read(1)["pid"] == 0
+    assert page.read(1)["requests"] == 0
     assert len(page.part(0)) == 8 * PAGE_LAYOUT["words"]
 
 

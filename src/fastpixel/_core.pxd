@@ -447,10 +447,8 @@ cdef struct Body:                   # of a request that is being read
 # --- counters: the worker's part of the shared page ----------------------------------------------------------------------
 
 cpdef enum _Counter:                # 64-bit words
-    C_STARTED_MS                    # Unix time
     C_HEARTBEAT_MS                  # Unix time
     C_STATE                         # 0 starting, 1 serving, 2 draining, 3 ended
-    C_PID
     C_CONNECTIONS                   # open now
     C_CONNECTIONS_TOTAL
     C_CONNECTIONS_REFUSED
