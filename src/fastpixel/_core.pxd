@@ -15,7 +15,9 @@ cdef enum:                          # which bytes a Span means
     IN_SCRATCH                      # decoded text
     IN_PACKED                       # values that are msgpack already
     IN_PLAN                         # constants of the Plan
-    IN_SHAPE                        # names of the request's shape
+
+cdef enum:
+    SPAN_NONE = 0xFFFFFFFF          # `at` of a Span that there is not
 
 cdef struct Span:
     uint32_t at                     # buffer number << SPAN_SHIFT | offset
@@ -85,10 +87,14 @@ cdef enum:
     MAX_DEDUPE = 8                  # rows that go into a hashed messageId
     PARAM_DEPTH = 32                # nesting of JSON in a parameter
     MAX_RECORD = 1048576            # bytes of a record whose request is small
-    SHAPES = 16                     # places for shapes; a power of two
+    SHAPE_SETS = 16                 # kept shapes lie in sets,
+    SHAPE_WAYS = 4                  # so many in each
     SHAPE_PAIRS = 64                # pairs of one
-    SHAPE_NODES = 128               # nodes of its tree
-    SHAPE_TEXT = 6144               # bytes of its names
+    SHAPE_STEPS = 80                # values that it writes
+    SHAPE_GATES = 8
+    SHAPE_TEXT = 4096               # constant bytes
+    REC_HEAD = 64                   # at most, of what a record has before its tree and is not constant
+    REC_VALUE = 16                  # at most, of a value that is a number or a time, or of a text's head
 
 # --- values -----------------------------------------------------------------------------------------------------------
 
@@ -360,20 +366,76 @@ cdef struct Json:                   # a transcoder; zeroed once, then reused for
     Pack table
     Pack copy
 
-cdef struct Shape:                  # the names of a query and the tree that they make
+cdef enum Extra:                    # texts of a record that are no pair's
+    X_IP
+    X_USER_AGENT
+    X_REFERRER
+    X_RECEIPT
+    X_ID                            # a new messageId
+    EXTRAS
+
+cdef enum:
+    SHAPE_VALUES = SHAPE_PAIRS + EXTRAS
+
+cdef enum:                          # what the rows demand of a pair's value
+    G_FILLED = 1                    # is not empty
+    G_UNQUOTED = 2                  # has no quotes around it
+    G_TIDY = 4                      # visible ASCII only
+    G_SEEN = 8                      # is not blank
+    G_SHORT = 16                    # has no more than max_chars
+    G_IDENTITY = 32                 # if it is not blank, the event has an identity
+
+cdef struct Part:                   # a pair of a shape
+    uint16_t at                     # its name in the shape's text, raw, with the '='
+    uint16_t len
+    uint16_t guards
+    uint16_t bare                   # it has no '='
+    uint32_t max_chars
+
+cdef struct Gate:                   # a row's `when`
+    int row
+    int pair                        # that it looks at
+    bint open                       # what was decided
+
+cdef struct Step:                   # of writing a record: constant bytes, then a value
+    uint16_t at                     # in the shape's text
+    uint16_t len
+    uint16_t value                  # number of the pair, or SHAPE_PAIRS and an Extra
+    uint16_t kind                   # K_DOTPATH: no value
+
+cdef struct Leaf:                   # of a tree that was written: its value, and where that is now
+    Span value
+    Py_ssize_t start
+    Py_ssize_t end
+
+cdef struct Leaves:
+    int count
+    Leaf all[SHAPE_STEPS]
+
+cdef struct Shape:                  # the names of a query, and how its record is written
     int route                       # Route.index + 1; 0: free
     int marks                       # '&' in the query
+    int present                     # bits by Extra: address and headers that there are
     int pairs
-    int node_count
-    int arrays
-    bint contested                  # another shape wanted the place
+    int steps
+    int gate_count
+    int key                         # pairs: the writeKey,
+    int time                        # the event's time, or -1,
+    int time_kind
+    int sent                        # and two that it is reckoned from, or -1
+    int original
+    int uses                        # bits by Extra
+    int used                        # bytes of text
+    bint trusted                    # the source has trust_client_ip
+    bint identity                   # a pair with G_IDENTITY must not be blank
+    bint idle                       # not used since another one wanted the place
     uint64_t skipped
-    uint32_t used                   # of text
-    Span names[SHAPE_PAIRS]         # raw, in text
-    int16_t leaf[SHAPE_PAIRS]       # the node of each pair's value, or -1
-    int32_t slots[MAX_ROWS]
-    Node nodes[SHAPE_NODES]
-    byte text[SHAPE_TEXT]
+    Py_ssize_t fixed                # bytes that a record needs but for its pairs' values, at most
+    uint32_t members                # of the tree's root
+    Part parts[SHAPE_PAIRS]
+    Gate gates[SHAPE_GATES]
+    Step all[SHAPE_STEPS]
+    byte text[SHAPE_TEXT + 16]      # a block can be read anywhere
 
 cdef struct Rec:                    # working memory of one request, reused by the next
     Bases bases
@@ -381,11 +443,28 @@ cdef struct Rec:                    # working memory of one request, reused by t
     Pack packed
     Tree tree
     Json json
-    Shape shapes[SHAPES]
-    Span names[SHAPE_PAIRS]         # what was noted for a shape: raw names,
-    int32_t leaves[SHAPE_PAIRS]     # the nodes that they set,
-    int noted                       # how many,
-    int marks                       # and the number of '&'
+    Shape* shapes                   # SHAPE_SETS * SHAPE_WAYS of them and a draft; NULL: none
+    uint64_t shaped                 # records that a shape has written
+    int place                       # the first shape of the set, or -1
+    int marks
+    int present
+    Py_ssize_t need                 # bytes for the record, at most
+    int noted                       # for a shape that may be kept: the pairs' names with '=', values and absent '='
+    Span names[SHAPE_PAIRS]
+    Span values[SHAPE_PAIRS]
+    bint bare[SHAPE_PAIRS]
+    Span given[MAX_ROWS]            # the text that a row settled; at SPAN_NONE: none
+    Span made[MAX_ROWS]             # what its kind made of it; len 0: nothing
+    int converted                   # how many of these
+    Span extra[EXTRAS]              # in the tree; len 0: not there
+    Leaves leaves
+    Py_ssize_t members_at           # where the tree's members begin in the Pack
+    Span key
+    byte receipt[TIME_TEXT]         # the last time of receipt as text; NUL: there was none
+    int64_t receipt_second
+    Span time_text                  # what `time` was read from last,
+    int time_kind                   # as what,
+    int times                       # and how often anything was
     const PlanData* plan
     const Route* route
     const Source* source            # NULL: none configured

@@ -32,6 +32,9 @@ cdef inline int chr_lower(int c) noexcept nogil:
     return c | 0x20 if 65 <= c <= 90 else c
 
 
+cdef int[256] CHR_HEX                # the value of a hexadecimal digit, or 0x100
+
+
 cdef inline int chr_hex(int c) noexcept nogil:
     # The value of a hexadecimal digit, or -1.
     if 48 <= c <= 57:
@@ -40,6 +43,11 @@ cdef inline int chr_hex(int c) noexcept nogil:
     if 97 <= c <= 102:
         return c - 87
     return -1
+
+
+for _c in range(256):
+    CHR_HEX[<int>_c] = chr_hex(_c) if chr_hex(_c) >= 0 else 0x100
+del _c
 
 
 cdef inline uint64_t chr_marks(uint64_t word) noexcept nogil:

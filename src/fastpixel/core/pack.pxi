@@ -46,13 +46,12 @@ cdef inline void pk_raw(Pack* p, const void* data, Py_ssize_t length) noexcept n
 
 
 cdef inline void pk_be(Pack* p, int tag, uint64_t value, int width) noexcept nogil:
-    # A tag byte and a big-endian number of `width` bytes.
-    cdef int i
+    # A tag byte and a big-endian number of `width` bytes, 1 to 8, and nothing behind it.
     if not pk_room(p, width + 1):
         return
+    value = htobe64(value << (64 - 8 * width))
     p.data[p.len] = <byte>tag
-    for i in range(width):
-        p.data[p.len + 1 + i] = <byte>(value >> (8 * (width - 1 - i)))
+    memcpy(p.data + p.len + 1, &value, <size_t>width)
     p.len += width + 1
 
 
@@ -109,10 +108,37 @@ cdef inline void pk_str_head(Pack* p, Py_ssize_t length) noexcept nogil:
         pk_be(p, 0xDB, <uint64_t>length, 4)
 
 
+cdef enum:
+    STR_HEAD = 5                    # bytes of the longest
+
+
 cdef inline void pk_str(Pack* p, const void* data, Py_ssize_t length) noexcept nogil:
     # The bytes must be valid UTF-8.
-    pk_str_head(p, length)
-    pk_raw(p, data, length)
+    if pk_room(p, length + STR_HEAD):
+        p.len = pk_put_str(p.data + p.len, <const byte*>data, length) - p.data
+
+
+cdef inline byte* pk_put_str(byte* to, const byte* data, Py_ssize_t length) noexcept nogil:
+    # Where there is room already. Gives the place after it.
+    if length < 32:
+        to[0] = <byte>(0xA0 | length)
+        to += 1
+    elif length <= 0xFF:
+        to[0] = 0xD9
+        to[1] = <byte>length
+        to += 2
+    else:
+        to = pk_put_long(to, length)
+    blk_copy(to, data, length)
+    return to + length
+
+
+cdef byte* pk_put_long(byte* to, Py_ssize_t length) noexcept nogil:
+    cdef int width = 2 if length <= 0xFFFF else 4, i
+    to[0] = 0xDA if width == 2 else 0xDB
+    for i in range(width):
+        to[1 + i] = <byte>(length >> (8 * (width - 1 - i)))
+    return to + 1 + width
 
 
 cdef inline void pk_map(Pack* p, Py_ssize_t count) noexcept nogil:

@@ -101,11 +101,13 @@ cdef class Plan:
     def __cinit__(self):
         self.blob = bytearray()
         self.allow = {}
-        if not tree_init(&self.rec.tree) or not pk_room(&self.rec.scratch, 4096):
+        self.rec.shapes = <Shape*>calloc(SHAPE_SETS * SHAPE_WAYS + 1, sizeof(Shape))
+        if self.rec.shapes is NULL or not tree_init(&self.rec.tree) or not pk_room(&self.rec.scratch, 4096):
             raise MemoryError()
 
     def __dealloc__(self):
         cdef Owned* next
+        free(self.rec.shapes)
         tree_free(&self.rec.tree)
         pk_free(&self.rec.scratch)
         pk_free(&self.rec.packed)
@@ -337,6 +339,11 @@ cdef class Plan:
             )
         return self.allow[methods]
 
+    @property
+    def shaped(self):
+        """How many records a kept shape has written, without going the long way."""
+        return self.rec.shaped
+
     def record(self, str method, bytes target, headers=(), bytes body=b"", ip=None, now=None):
         """(reason, record) that this request would have: reason None and msgpack bytes, or a reason and None.
 
@@ -368,19 +375,25 @@ cdef class Plan:
             pk_free(&out)
 
     cdef int take(self, const Route* route, const Request* request, Pack* out) except -2:
-        # One request to one record at the end of `out`, or the Reason against it.
+        # One request to one record at the end of `out`, or the Reason against it. All that is called but _digest is
+        # `nogil`, so it makes no Python object; it is too short to let go of the GIL for it.
+        cdef Py_ssize_t start = out.len
         cdef int reason
-        rec_begin(&self.rec, &self.data, route, request)
-        with nogil:
-            reason = rec_read(&self.rec)
-            if reason == NO_REASON and request.method == M_HEAD:
-                reason = R_HEAD
-            if reason == NO_REASON:
-                reason = rec_complete(&self.rec)
+        rec_open(&self.rec, &self.data, route, request)
+        if shape_take(&self.rec, out):
+            return NO_REASON
+        rec_clear(&self.rec)
+        reason = rec_read(&self.rec)
+        if reason == NO_REASON and request.method == M_HEAD:
+            reason = R_HEAD
+        if reason == NO_REASON:
+            reason = rec_complete(&self.rec)
         if reason == NO_REASON and self.rec.dedupe:
             self._digest()
         if reason == NO_REASON:
             reason = rec_pack(&self.rec, out)
+        if reason == NO_REASON:
+            shape_keep(&self.rec, out, start)
         return reason
 
     cdef int _digest(self) except -1:
@@ -399,7 +412,8 @@ cdef class Plan:
             raise MemoryError()
         memcpy(rec.scratch.data + rec.scratch.len + UUID_TEXT, <const byte*>digest, 16)
         uuid_text(rec.scratch.data + rec.scratch.len + UUID_TEXT, 8, rec.scratch.data + rec.scratch.len)
-        rec_set_message_id(rec)
+        rec_set_message_id(rec, span_of(IN_SCRATCH, rec.scratch.len, UUID_TEXT))
+        rec.scratch.len += UUID_TEXT
         return 0
 
     cdef bytes _row_value(self, int row):
@@ -424,8 +438,11 @@ cdef class Plan:
         return members
 
     cdef bytes key(self):
-        # The writeKey of the request just taken, if it gave one.
-        cdef int32_t node = self.rec.slots[self.rec.route.key]
+        # The writeKey of the request just taken, if it gave one, even if it was refused before its key was read.
+        cdef int32_t node
+        if self.rec.key.len:
+            return _span_bytes(&self.rec, self.rec.key)
+        node = self.rec.slots[self.rec.route.key]
         return _span_bytes(&self.rec, self.rec.tree.nodes[node].value) if rec_is_text(&self.rec, node) else b""
 
 

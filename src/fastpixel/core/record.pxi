@@ -13,8 +13,8 @@ cdef inline bint rec_room(Rec* rec, Py_ssize_t need) noexcept nogil:
     return True
 
 
-cdef void rec_begin(Rec* rec, const PlanData* plan, const Route* route, const Request* request) noexcept nogil:
-    cdef int i
+cdef void rec_open(Rec* rec, const PlanData* plan, const Route* route, const Request* request) noexcept nogil:
+    # What both ways need.
     rec.scratch.len = rec.packed.len = 0
     rec.scratch.failed = rec.packed.failed = False
     rec.bases.at[IN_HEAD] = request.head
@@ -22,17 +22,36 @@ cdef void rec_begin(Rec* rec, const PlanData* plan, const Route* route, const Re
     rec.bases.at[IN_SCRATCH] = rec.scratch.data
     rec.bases.at[IN_PACKED] = rec.packed.data
     rec.bases.at[IN_PLAN] = plan.blob
-    tree_reset(&rec.tree)
     rec.plan = plan
     rec.route = route
     rec.request = request
     rec.source = NULL
-    rec.pairs = rec.noted = 0
     rec.skipped = 0
-    rec.timed = rec.dedupe = False
-    rec.bad_time.len = 0
-    for i in range(route.count):
+    rec.dedupe = False
+    rec.key.len = 0
+    rec.place = -1
+
+
+cdef void rec_begin(Rec* rec, const PlanData* plan, const Route* route, const Request* request) noexcept nogil:
+    rec_open(rec, plan, route, request)
+    rec_clear(rec)
+
+
+cdef void rec_clear(Rec* rec) noexcept nogil:
+    # What the long way needs, whatever a shape has tried before.
+    cdef int i
+    rec.scratch.len = rec.packed.len = 0
+    rec.scratch.failed = rec.packed.failed = False
+    tree_reset(&rec.tree)
+    rec.source = NULL
+    rec.pairs = rec.noted = rec.times = rec.converted = 0
+    rec.timed = False
+    rec.bad_time.len = rec.key.len = 0
+    memset(rec.extra, 0, sizeof(rec.extra))
+    for i in range(rec.route.count):
         rec.slots[i] = -1
+        rec.given[i].at = SPAN_NONE
+        rec.made[i].len = 0
 
 
 cdef int rec_read(Rec* rec) noexcept nogil:
@@ -40,12 +59,8 @@ cdef int rec_read(Rec* rec) noexcept nogil:
     # is a form, read after the query.
     cdef bint form = rec.request.method == M_POST and not head_is_json(rec.request)
     cdef int reason = R_BAD_ENCODING if form and head_is_encoded(rec.request) else NO_REASON
-    cdef Shape* shape = shape_place(rec)
-    if shape is NULL or not shape_read(rec, shape):
-        if reason == NO_REASON:
-            reason = rec_all_pairs(rec, form)
-        if reason == NO_REASON and shape is not NULL:
-            shape_keep(rec, shape)
+    if reason == NO_REASON:
+        reason = rec_all_pairs(rec, form)
     if reason == NO_REASON:
         reason = rec_key(rec)
     if reason == NO_REASON:
@@ -89,6 +104,7 @@ cdef int rec_pairs(Rec* rec, int buffer, Cursor source) noexcept nogil:
     cdef int reason
     while qry_next(&source, &pair):
         if rec.route.drop_bad and qry_is_bad(&pair):
+            shape_spoil(rec)
             continue
         rec.pairs += 1
         if rec.pairs > MAX_PAIRS:
@@ -102,18 +118,15 @@ cdef int rec_pairs(Rec* rec, int buffer, Cursor source) noexcept nogil:
 cdef int rec_pair(Rec* rec, int buffer, const Pair* pair) noexcept nogil:
     cdef Span value = pct_text(rec, buffer, pair.value, pair.value_flags & CC_CODED, True)
     cdef Segment name
-    cdef int row, reason
+    cdef int row
     name.name = pct_text(rec, buffer, pair.name, pair.name_flags & CC_CODED, True)
     name.hash = tree_hash(span_ptr(&rec.bases, name.name), name.name.len)
     name.index = NOT_INDEX
     row = names_find(&rec.route.names, &rec.bases, &name)
-    rec.tree.put = -1
+    shape_note(rec, pair, value)
     if row >= 0:
-        reason = rec_row(rec, row, value)
-    else:
-        reason = rec_rest(rec, &name, value, (pair.name_flags & (CC_DOT | CC_CODED)) != 0)
-    shape_note(rec, pair, rec.tree.put)
-    return reason
+        return rec_row(rec, row, value)
+    return rec_rest(rec, &name, value, (pair.name_flags & (CC_DOT | CC_CODED)) != 0)
 
 
 cdef int rec_row(Rec* rec, int index, Span value) noexcept nogil:
@@ -256,19 +269,34 @@ cdef int rec_key(Rec* rec) noexcept nogil:
     # The key, then its source.
     cdef const Row* row = &rec.route.rows[rec.route.key]
     cdef int32_t node = rec.slots[rec.route.key]
-    cdef Segment name
-    cdef int found
     if not rec_is_text(rec, node) or rec.tree.nodes[node].value.len == 0:
         return row.required
+    rec.key = rec.tree.nodes[node].value
+    return rec_source(rec)
+
+
+cdef int rec_source(Rec* rec) noexcept nogil:
+    # The key's source, or the Reason against it.
+    cdef Segment name
+    cdef int found
     if rec.plan.sources.count == 0:
         return NO_REASON
-    name.name = rec.tree.nodes[node].value
+    name.name = rec.key
     name.hash = tree_hash(span_ptr(&rec.bases, name.name), name.name.len)
     found = names_find(&rec.plan.sources, &rec.bases, &name)
     if found < 0 or not (rec.plan.source_rows[found].protocols >> rec.route.protocol) & 1:
         return R_UNKNOWN_KEY
     rec.source = &rec.plan.source_rows[found]
     return NO_REASON if rec.source.enabled else R_SOURCE_DISABLED
+
+
+cdef inline bint rec_trusts(const Rec* rec) noexcept nogil:
+    return rec.source is not NULL and rec.source.trust_client_ip
+
+
+cdef inline Py_ssize_t rec_source_bytes(const Rec* rec) noexcept nogil:
+    # Of the packed member `source`; 0: there is none.
+    return 0 if rec.source is NULL else rec.source.packed.len
 
 
 cdef int rec_rows(Rec* rec) noexcept nogil:
@@ -291,23 +319,24 @@ cdef int rec_settle(Rec* rec, int index) noexcept nogil:
         rec.slots[index] = node
     if not rec_is_text(rec, node):
         return row.required
+    rec.given[index] = rec.tree.nodes[node].value
     if row.unquote:
         rec_unquote(rec, &rec.tree.nodes[node].value)
     if row.tidy and not rec_tidy(rec, node):
         return row.required
     if rec.tree.nodes[node].value.len == 0:
         return rec_empty(rec, row, node)
-    if row.max_chars and rec_chars(rec, node) > row.max_chars:
+    if row.max_chars and rec_chars(rec, rec.tree.nodes[node].value) > row.max_chars:
         return R_VALUE_TOO_LONG
     if row.kind == K_TEXT:
         return NO_REASON
-    return rec_convert(rec, row, node)
+    return rec_convert(rec, index, node)
 
 
 cdef int32_t rec_place(Rec* rec, const Row* row, int32_t node) noexcept nogil:
     # Gates: `trusted` and `when`. Returns the node at the row's target, or -1 if the row does not count.
     cdef Span value = rec.tree.nodes[node].value
-    if row.trusted and (rec.source is NULL or not rec.source.trust_client_ip):
+    if row.trusted and not rec_trusts(rec):
         return -1
     if row.gate >= 0 and not rec_gate(rec, row):
         if row.otherwise.length:
@@ -318,21 +347,24 @@ cdef int32_t rec_place(Rec* rec, const Row* row, int32_t node) noexcept nogil:
 
 cdef bint rec_gate(const Rec* rec, const Row* row) noexcept nogil:
     cdef int32_t node = rec.slots[row.gate]
-    if not rec_is_text(rec, node):
-        return False
+    return rec_is_text(rec, node) and rec_opens(rec, row, rec.tree.nodes[node].value)
+
+
+cdef inline bint rec_opens(const Rec* rec, const Row* row, Span value) noexcept nogil:
     return span_is(
-        &rec.bases,
-        rec.tree.nodes[node].value,
-        <const char*>span_ptr(&rec.bases, row.gate_value),
-        row.gate_value.len,
+        &rec.bases, value, <const char*>span_ptr(&rec.bases, row.gate_value), row.gate_value.len
     )
 
 
 cdef void rec_unquote(const Rec* rec, Span* value) noexcept nogil:
-    cdef const byte* at = span_ptr(&rec.bases, value[0])
-    if value.len >= 2 and at[0] == c'"' and at[value.len - 1] == c'"':
+    if rec_is_quoted(rec, value[0]):
         value.at += 1
         value.len -= 2
+
+
+cdef inline bint rec_is_quoted(const Rec* rec, Span value) noexcept nogil:
+    cdef const byte* at = span_ptr(&rec.bases, value)
+    return value.len >= 2 and at[0] == c'"' and at[value.len - 1] == c'"'
 
 
 cdef bint rec_tidy(Rec* rec, int32_t node) noexcept nogil:
@@ -378,17 +410,21 @@ cdef int rec_empty(Rec* rec, const Row* row, int32_t node) noexcept nogil:
     return NO_REASON
 
 
-cdef Py_ssize_t rec_chars(const Rec* rec, int32_t node) noexcept nogil:
-    cdef Span value = rec.tree.nodes[node].value
+cdef inline Py_ssize_t rec_chars(const Rec* rec, Span value) noexcept nogil:
     return utf_chars(span_ptr(&rec.bases, value), value.len)
 
 
-cdef int rec_convert(Rec* rec, const Row* row, int32_t node) noexcept nogil:
+cdef inline bint rec_is_blank(const Rec* rec, Span value) noexcept nogil:
+    return chr_is_blank_text(span_ptr(&rec.bases, value), value.len)
+
+
+cdef int rec_convert(Rec* rec, int index, int32_t node) noexcept nogil:
     # Gives the value its kind. What cannot be read is not lost: it goes where a person will find it.
+    cdef const Row* row = &rec.route.rows[index]
     cdef Cursor text = cur_span(&rec.bases, rec.tree.nodes[node].value)
     cdef Py_ssize_t start = rec.packed.len
     if row.is_timestamp:
-        rec.timed = time_read(row.kind, text, &rec.time)
+        rec_time(rec, row.kind, rec.tree.nodes[node].value)
         if not rec.timed:
             if row.required != NO_REASON:
                 return row.required
@@ -397,8 +433,10 @@ cdef int rec_convert(Rec* rec, const Row* row, int32_t node) noexcept nogil:
         return NO_REASON
     if kind_pack(rec, row.kind, text, &rec.packed):
         rec.bases.at[IN_PACKED] = rec.packed.data
+        rec.made[index] = span_of(IN_PACKED, start, rec.packed.len - start)
+        rec.converted += 1
         rec.tree.nodes[node].state = NODE_PACKED
-        rec.tree.nodes[node].value = span_of(IN_PACKED, start, rec.packed.len - start)
+        rec.tree.nodes[node].value = rec.made[index]
         return NO_REASON
     if row.required != NO_REASON:
         return row.required
@@ -406,17 +444,23 @@ cdef int rec_convert(Rec* rec, const Row* row, int32_t node) noexcept nogil:
     return NO_REASON
 
 
+cdef void rec_time(Rec* rec, int kind, Span text) noexcept nogil:
+    # The client's time of the event.
+    rec.timed = time_read(kind, cur_span(&rec.bases, text), &rec.time)
+    rec.time_text = text
+    rec.time_kind = kind
+    rec.times += 1
+
+
 cdef int rec_identity(Rec* rec) noexcept nogil:
     # At least one of the names has a text that is not blank.
     cdef int32_t node
-    cdef Span value
     cdef int i
     for i in range(rec.route.identity_count):
         node = tree_member(&rec.tree, &rec.bases, 0, &rec.route.identity[i])
         if node < 0 or rec.tree.nodes[node].state != NODE_LEAF:
             continue
-        value = rec.tree.nodes[node].value
-        if not chr_is_blank_text(span_ptr(&rec.bases, value), value.len):
+        if not rec_is_blank(rec, rec.tree.nodes[node].value):
             return NO_REASON
     return R_MISSING_IDENTITY if rec.route.identity_count else NO_REASON
 
@@ -524,14 +568,12 @@ cdef void rec_timestamp(Rec* rec) noexcept nogil:
     # Unusable: the text is kept beside the receipt. Absent: by the client's two clocks, if the dialect says so.
     cdef int32_t node = rec.known[N_TIMESTAMP]
     if node >= 0 and not rec.timed:
-        rec.timed = time_read(K_ISO8601, cur_span(&rec.bases, rec.tree.nodes[node].value), &rec.time)
+        rec_time(rec, K_ISO8601, rec.tree.nodes[node].value)
         if not rec.timed and rec.tree.nodes[node].value.len:
             rec.bad_time = rec.tree.nodes[node].value
     if node >= 0:
         tree_drop(&rec.tree, node)
-    if not rec.timed and rec.bad_time.len == 0 and rec.route.skew and rec_skew(rec):
-        return
-    if not rec.timed:
+    if not rec.timed and not (rec.bad_time.len == 0 and rec.route.skew and rec_known_skew(rec)):
         rec.time = rec.request.received
     if rec.bad_time.len:
         rec_keep_bad_time(rec)
@@ -548,15 +590,20 @@ cdef void rec_keep_bad_time(Rec* rec) noexcept nogil:
         tree_add(&rec.tree, &rec.bases, client, &rec.plan.known[N_TIMESTAMP], rec.bad_time, NODE_LEAF)
 
 
-cdef bint rec_skew(Rec* rec) noexcept nogil:
-    # receipt - (sentAt - originalTimestamp), RudderStack's correction of a client's clock.
+cdef bint rec_known_skew(Rec* rec) noexcept nogil:
+    cdef int32_t sent = rec.known[N_SENT_AT], original = rec.known[N_ORIGINAL_TIMESTAMP]
+    if sent < 0 or original < 0:
+        return False
+    return rec_skew(rec, rec.tree.nodes[sent].value, rec.tree.nodes[original].value)
+
+
+cdef bint rec_skew(Rec* rec, Span sent_text, Span original_text) noexcept nogil:
+    # receipt - (sentAt - originalTimestamp), RudderStack's correction of a client's clock. False: rec.time is not set.
     cdef Time sent, original
     cdef int64_t nanos
-    if rec.known[N_SENT_AT] < 0 or rec.known[N_ORIGINAL_TIMESTAMP] < 0:
+    if not time_read(K_ISO8601, cur_span(&rec.bases, sent_text), &sent):
         return False
-    if not time_read(K_ISO8601, rec_known_text(rec, N_SENT_AT), &sent):
-        return False
-    if not time_read(K_ISO8601, rec_known_text(rec, N_ORIGINAL_TIMESTAMP), &original):
+    if not time_read(K_ISO8601, cur_span(&rec.bases, original_text), &original):
         return False
     nanos = <int64_t>rec.request.received.nanos - sent.nanos + original.nanos
     rec.time.seconds = rec.request.received.seconds - sent.seconds + original.seconds
@@ -566,10 +613,6 @@ cdef bint rec_skew(Rec* rec) noexcept nogil:
     rec.time.seconds += nanos // 1000000000
     rec.time.nanos = <uint32_t>(nanos % 1000000000)
     return time_usable(&rec.time)
-
-
-cdef Cursor rec_known_text(const Rec* rec, int known) noexcept nogil:
-    return cur_span(&rec.bases, rec.tree.nodes[rec.known[known]].value)
 
 
 cdef void rec_defaults(Rec* rec) noexcept nogil:
@@ -593,74 +636,104 @@ cdef void rec_defaults(Rec* rec) noexcept nogil:
 
 cdef void rec_receipt(Rec* rec) noexcept nogil:
     # Names that hold the time of receipt as text, unless the client sent them.
-    cdef Span text
     cdef int i
-    text.len = 0
     for i in range(rec.route.receipt_count):
         if tree_member(&rec.tree, &rec.bases, 0, &rec.route.receipt[i]) >= 0:
             continue
-        if text.len == 0:
-            if not rec_room(rec, TIME_TEXT):
-                return
-            time_text(rec.request.received, rec.scratch.data + rec.scratch.len)
-            text = span_of(IN_SCRATCH, rec.scratch.len, TIME_TEXT)
-            rec.scratch.len += TIME_TEXT
-        tree_add(&rec.tree, &rec.bases, 0, &rec.route.receipt[i], text, NODE_LEAF)
+        if rec.extra[<int>X_RECEIPT].len == 0:
+            rec.extra[<int>X_RECEIPT] = rec_receipt_text(rec)
+        tree_add(&rec.tree, &rec.bases, 0, &rec.route.receipt[i], rec.extra[<int>X_RECEIPT], NODE_LEAF)
+
+
+cdef Span rec_receipt_text(Rec* rec) noexcept nogil:
+    # Within a second only the milliseconds differ: 5 % of what a pixel costs.
+    cdef Time received = rec.request.received
+    if not rec_room(rec, TIME_TEXT):
+        return span_of(IN_SCRATCH, 0, 0)
+    if rec.receipt[0] == 0 or received.seconds != rec.receipt_second:
+        time_text(received, rec.receipt)
+        rec.receipt_second = received.seconds
+    time_put(rec.receipt + 20, <int>(received.nanos // 1000000), 3)
+    memcpy(rec.scratch.data + rec.scratch.len, rec.receipt, TIME_TEXT)
+    rec.scratch.len += TIME_TEXT
+    return span_of(IN_SCRATCH, rec.scratch.len - TIME_TEXT, TIME_TEXT)
 
 
 cdef void rec_context(Rec* rec) noexcept nogil:
     # What connection and headers know, where the client said nothing.
-    cdef const Request* request = rec.request
-    cdef Span ip
-    if request.ip_len and rec_room(rec, request.ip_len):
-        memcpy(rec.scratch.data + rec.scratch.len, request.ip, <size_t>request.ip_len)
-        ip = span_of(IN_SCRATCH, rec.scratch.len, request.ip_len)
-        rec.scratch.len += request.ip_len
-        rec_context_put(rec, N_IP, ip)
-    rec_context_header(rec, N_USER_AGENT, request.headers[H_USER_AGENT])
-    rec_context_header(rec, N_REFERRER, request.headers[H_REFERER])
+    if rec.request.ip_len:
+        rec_context_put(rec, X_IP, N_IP, rec_ip(rec))
+    if rec.request.headers[H_USER_AGENT].len:
+        rec_context_put(rec, X_USER_AGENT, N_USER_AGENT, rec_header(rec, H_USER_AGENT))
+    if rec.request.headers[H_REFERER].len:
+        rec_context_put(rec, X_REFERRER, N_REFERRER, rec_header(rec, H_REFERER))
 
 
-cdef void rec_context_header(Rec* rec, int known, Span header) noexcept nogil:
-    if header.len:
-        rec_context_put(rec, known, rec_text(rec, IN_HEAD, cur_span(&rec.bases, header)))
+cdef Span rec_ip(Rec* rec) noexcept nogil:
+    cdef Py_ssize_t length = rec.request.ip_len
+    if not rec_room(rec, length):
+        return span_of(IN_SCRATCH, 0, 0)
+    memcpy(rec.scratch.data + rec.scratch.len, rec.request.ip, <size_t>length)
+    rec.scratch.len += length
+    return span_of(IN_SCRATCH, rec.scratch.len - length, length)
 
 
-cdef void rec_context_put(Rec* rec, int known, Span value) noexcept nogil:
+cdef inline Span rec_header(Rec* rec, int header) noexcept nogil:
+    return rec_text(rec, IN_HEAD, cur_span(&rec.bases, rec.request.headers[header]))
+
+
+cdef void rec_context_put(Rec* rec, int extra, int known, Span value) noexcept nogil:
     cdef int32_t context = tree_map(&rec.tree, &rec.bases, 0, &rec.plan.known[N_CONTEXT])
     if context < 0 or tree_member(&rec.tree, &rec.bases, context, &rec.plan.known[known]) >= 0:
         return
+    rec.extra[extra] = value
     tree_add(&rec.tree, &rec.bases, context, &rec.plan.known[known], value, NODE_LEAF)
 
 
 cdef bint rec_message_id(Rec* rec) noexcept nogil:
     # The client's, unless it is blank. False: there is no randomness.
     cdef int32_t node = rec.known[N_MESSAGE_ID]
-    cdef Span value
-    if node >= 0:
-        value = rec.tree.nodes[node].value
-        if not chr_is_blank_text(span_ptr(&rec.bases, value), value.len):
-            return True
-    if not rec_room(rec, UUID_TEXT) or not uuid_7(rec.request.received, rec.scratch.data + rec.scratch.len):
+    cdef Span id
+    if node >= 0 and not rec_is_blank(rec, rec.tree.nodes[node].value):
+        return True
+    if not rec_new_id(rec, &id):
         return False
-    rec_set_message_id(rec)
+    rec_set_message_id(rec, id)
     return True
 
 
-cdef void rec_set_message_id(Rec* rec) noexcept nogil:
-    # From the 36 characters at the scratch buffer's end.
-    cdef Span value = span_of(IN_SCRATCH, rec.scratch.len, UUID_TEXT)
+cdef bint rec_new_id(Rec* rec, Span* id) noexcept nogil:
+    if not rec_room(rec, UUID_TEXT) or not uuid_7(rec.request.received, rec.scratch.data + rec.scratch.len):
+        return False
+    id[0] = span_of(IN_SCRATCH, rec.scratch.len, UUID_TEXT)
     rec.scratch.len += UUID_TEXT
-    tree_add(&rec.tree, &rec.bases, 0, &rec.plan.known[N_MESSAGE_ID], value, NODE_LEAF)
+    return True
+
+
+cdef void rec_set_message_id(Rec* rec, Span id) noexcept nogil:
+    rec.extra[<int>X_ID] = id
+    tree_add(&rec.tree, &rec.bases, 0, &rec.plan.known[N_MESSAGE_ID], id, NODE_LEAF)
 
 
 cdef int rec_pack(Rec* rec, Pack* out) noexcept nogil:
-    # Appends the record, or gives the Reason and appends nothing. receivedAt comes first: `scan` then reads one member.
+    # Appends the record, or gives the Reason and appends nothing.
     cdef Py_ssize_t start = out.len
     cdef Py_ssize_t limit = 4 * rec.request.body_len
-    cdef bint named = rec.source is not NULL and rec.source.packed.len > 0
-    cdef int members = 5 if named else 4
-    pk_map(out, members + rec.tree.nodes[0].count)
+    rec_pack_head(rec, rec.tree.nodes[0].count, out)
+    rec.members_at = out.len
+    rec.leaves.count = 0
+    tree_pack_members(&rec.tree, &rec.bases, &rec.tree.nodes[0], out, &rec.leaves)
+    if out.failed or out.len - start > (limit if limit > MAX_RECORD else MAX_RECORD):
+        out.len = start
+        out.failed = False
+        return R_TOO_LARGE
+    return NO_REASON
+
+
+cdef void rec_pack_head(const Rec* rec, Py_ssize_t members, Pack* out) noexcept nogil:
+    # What comes before the tree's members. receivedAt comes first: `scan` then reads one member.
+    cdef bint named = rec_source_bytes(rec) > 0
+    pk_map(out, members + (5 if named else 4))
     pk_str(out, b"receivedAt", 10)
     pk_seconds(out, rec.request.received.seconds, rec.request.received.nanos)
     pk_str(out, b"timestamp", 9)
@@ -668,9 +741,3 @@ cdef int rec_pack(Rec* rec, Pack* out) noexcept nogil:
     pk_raw(out, span_ptr(&rec.bases, rec.route.head), rec.route.head.len)
     if named:
         pk_raw(out, span_ptr(&rec.bases, rec.source.packed), rec.source.packed.len)
-    tree_pack_members(&rec.tree, &rec.bases, &rec.tree.nodes[0], out)
-    if out.failed or out.len - start > (limit if limit > MAX_RECORD else MAX_RECORD):
-        out.len = start
-        out.failed = False
-        return R_TOO_LARGE
-    return NO_REASON

@@ -236,8 +236,7 @@ cdef inline void tree_set(Tree* tree, int32_t index, Span value, int state) noex
     tree.nodes[index].used = True
 
 
-# When all pairs are placed, the rest looks members up by going through them: it is a handful of names, and a tree that
-# comes from a shape has no table.
+# When all pairs are placed, the rest looks members up by going through them: it is a handful of names.
 
 cdef int32_t tree_member(const Tree* tree, const Bases* bases, int32_t parent, const Segment* name) noexcept nogil:
     # The member of that name; -1: none.
@@ -327,31 +326,49 @@ cdef int tree_holes(const Tree* tree, int32_t index) noexcept nogil:
     return holes
 
 
-cdef void tree_pack(const Tree* tree, const Bases* bases, int32_t index, Pack* out) noexcept nogil:
-    # Writes a node as msgpack.
+cdef void tree_pack(const Tree* tree, const Bases* bases, int32_t index, Pack* out, Leaves* leaves) noexcept nogil:
+    # Writes a node as msgpack. `leaves`, if it is not NULL, is told where each leaf's value went.
     cdef const Node* node = &tree.nodes[index]
+    cdef Py_ssize_t start = out.len
     if node.state == NODE_LEAF:
         pk_str(out, span_ptr(bases, node.value), node.value.len)
+        tree_note(leaves, node, start, out.len)
     elif node.state == NODE_PACKED:
         pk_raw(out, span_ptr(bases, node.value), node.value.len)
+        tree_note(leaves, node, start, out.len)
     elif node.state == NODE_ARRAY:
-        tree_pack_array(tree, bases, node, out)
+        tree_pack_array(tree, bases, node, out, leaves)
     else:
         pk_map(out, node.count)
-        tree_pack_members(tree, bases, node, out)
+        tree_pack_members(tree, bases, node, out, leaves)
 
 
-cdef void tree_pack_members(const Tree* tree, const Bases* bases, const Node* node, Pack* out) noexcept nogil:
+cdef inline void tree_note(Leaves* leaves, const Node* node, Py_ssize_t start, Py_ssize_t end) noexcept nogil:
+    # More than fit are counted.
+    if leaves is NULL:
+        return
+    if leaves.count < SHAPE_STEPS:
+        leaves.all[leaves.count].value = node.value
+        leaves.all[leaves.count].start = start
+        leaves.all[leaves.count].end = end
+    leaves.count += 1
+
+
+cdef void tree_pack_members(
+    const Tree* tree, const Bases* bases, const Node* node, Pack* out, Leaves* leaves
+) noexcept nogil:
     cdef int32_t child = node.first
     cdef const Node* member
     while child >= 0:
         member = &tree.nodes[child]
         pk_str(out, span_ptr(bases, member.name), member.name.len)
-        tree_pack(tree, bases, child, out)
+        tree_pack(tree, bases, child, out, leaves)
         child = member.next
 
 
-cdef void tree_pack_array(const Tree* tree, const Bases* bases, const Node* node, Pack* out) noexcept nogil:
+cdef void tree_pack_array(
+    const Tree* tree, const Bases* bases, const Node* node, Pack* out, Leaves* leaves
+) noexcept nogil:
     cdef int32_t child = node.first
     cdef int index = 0
     pk_array(out, 0 if node.last < 0 else tree.nodes[node.last].index + 1)
@@ -359,6 +376,6 @@ cdef void tree_pack_array(const Tree* tree, const Bases* bases, const Node* node
         while index < tree.nodes[child].index:
             pk_nil(out)
             index += 1
-        tree_pack(tree, bases, child, out)
+        tree_pack(tree, bases, child, out, leaves)
         index += 1
         child = tree.nodes[child].next

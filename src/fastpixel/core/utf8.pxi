@@ -8,6 +8,7 @@
 
 cdef extern from "<endian.h>" nogil:
     uint64_t le64toh(uint64_t value)
+    uint64_t htobe64(uint64_t value)
 
 cdef enum:
     UTF_REPLACEMENT = 0xFFFD
