@@ -313,6 +313,8 @@ cdef struct Request:
     const byte* head                # where the spans' bytes are; valid while the request is handled
     const byte* body
     Py_ssize_t body_len
+    uint32_t line_len               # of the request line with its CRLF
+    uint32_t head_len               # of the head with its blank line
     Span target
     Span path
     Span query

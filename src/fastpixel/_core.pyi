@@ -1,15 +1,18 @@
 """The compiled core: every stage of the hot path, callable without a socket, a disk or an event loop.
 
-In the order in which a request meets them: tables (Plan, Replies), a connection (Intake, Connection, Carrier, Batch,
-Proxies), then the single stages as functions. Times are nanoseconds since the Unix epoch unless said, sizes are bytes.
+In the order in which a request meets them: tables (Plan, Replies), a connection (Intake, Connection, Carrier, Wires,
+Batch, Proxies), then the single stages as functions. Times are ns since the Unix epoch unless said, sizes are bytes.
 Input from the network never raises: it ends as a record or as a name of REASONS. TypeError and ValueError are for
 programmers. Nothing here is safe to use from two threads at once but a Batch that was taken.
 """
 
+import sys
 from asyncio import Transport
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, Protocol, TypeAlias, final
+
+from typing_extensions import disjoint_base
 
 # -- closed lists ------------------------------------------------------------------------------------------------------
 
@@ -235,6 +238,12 @@ class Replies:
 class Batch:
     """Records and rejects since the last commit, and the connections whose answers wait for it."""
 
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+    def view(self) -> memoryview:
+        """`events` without a copy. Release it before the batch is done: its memory is used again."""
+
     @property
     def number(self) -> int:
         """1, 2, ... in the order in which they were filled."""
@@ -329,11 +338,18 @@ class Intake:
         """For httptools only."""
 
 @final
+class _Window: ...
+
+@disjoint_base
+class _Link: ...
+
+@final
 class Connection:
     """The HTTP of one connection, without I/O: bytes in, answers out, records into the Intake's batch."""
 
-    carrier: Carrier | None
-    """What does the I/O: `flush` is called when there is output that no `feed` asked for, `resume` to read again."""
+    carrier: object
+    """What does the I/O: a Carrier, one of the sockets of Wires, or None. It is told when there is output that no
+    `feed` asked for, and when reading may go on."""
     stalled: bool
     """Stop reading: there is no room. The Intake resumes it."""
     @property
@@ -375,7 +391,7 @@ class Connection:
         """For httptools only."""
 
 @final
-class Carrier:
+class Carrier(_Link):
     """An asyncio protocol around one Connection. `carriers`: the worker's open ones, kept up to date."""
 
     def __init__(self, intake: Intake, carriers: set[Carrier]) -> None: ...
@@ -385,12 +401,6 @@ class Carrier:
     def connection_lost(self, exc: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
-    def flush(self) -> None:
-        """Sends what the connection has, and closes if that was the last."""
-
-    def resume(self) -> None:
-        """The connection may go on reading."""
-
     def expire(self, header: float, body: float, idle: float, linger: float) -> None:
         """As Connection.expire, and does it."""
 
@@ -399,6 +409,43 @@ class Carrier:
 
     def abort(self) -> None:
         """Closes the connection whatever it does."""
+
+@final
+class _Wire(_Link): ...
+
+@final
+class Wires:
+    """All plain sockets of a worker, read and written by the core itself. They count as `len()`.
+
+    The event loop is to call `turn` when `fileno` is readable. OSError: the system gives no epoll descriptor.
+    """
+
+    def __new__(cls, intake: Intake) -> Wires: ...
+    def __len__(self) -> int: ...
+    @property
+    def starved(self) -> bool:
+        """There was no descriptor or memory for another connection; `expire` tries it again."""
+
+    def fileno(self) -> int:
+        """The epoll descriptor that holds all of them."""
+
+    def listen(self, fd: int) -> None:
+        """Accepts from this listening, non-blocking socket, TCP or unix; the caller keeps it open."""
+
+    def ignore(self) -> None:
+        """Accepts no more."""
+
+    def turn(self) -> None:
+        """Does what is ready: accepts, reads, handles, sends; until nothing is, or it was enough for one turn."""
+
+    def expire(self, header: float, body: float, idle: float, linger: float) -> None:
+        """Closes connections that have done one thing for too long (limits in seconds)."""
+
+    def drain(self, patient: bool) -> None:
+        """Closes connections that are between requests; with `patient` not those whose first one has not come yet."""
+
+    def abort(self) -> None:
+        """Closes all connections, whatever they do."""
 
 @final
 class Proxies:

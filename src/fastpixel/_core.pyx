@@ -2,6 +2,8 @@
 """fastpixel's compiled core: a contents page. Read core/ in this order; `_core.pxd` is the map."""
 
 cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -55,7 +57,9 @@ include "core/reject.pxi"
 # A connection
 include "core/head.pxi"
 include "core/proxy.pxi"
+include "core/body.pxi"
 include "core/intake.pxi"
 include "core/connection.pxi"
 include "core/carrier.pxi"
+include "core/wire.pxi"
 include "core/doors.pxi"

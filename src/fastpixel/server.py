@@ -28,7 +28,7 @@ import msgspec
 import uvloop
 
 from fastpixel import dialects, logs, sockets
-from fastpixel._core import Batch, Carrier, Intake
+from fastpixel._core import Batch, Carrier, Intake, Wires
 from fastpixel.config import Config
 from fastpixel.errors import FastpixelError, SpoolError
 from fastpixel.metrics import STATES, Page
@@ -96,14 +96,15 @@ class Commits:
         try:
             if self._writer is None:
                 self._writer = self._open_writer()
-            self._writer.append(
-                batch.events,
-                batch.event_count,
-                batch.rejects,
-                batch.reject_count,
-                batch.min_received_ns,
-                batch.max_received_ns,
-            )
+            with batch.view() as events:
+                self._writer.append(
+                    events,
+                    batch.event_count,
+                    batch.rejects,
+                    batch.reject_count,
+                    batch.min_received_ns,
+                    batch.max_received_ns,
+                )
         except (SpoolError, OSError) as error:
             self._say(error)
             return False, time.perf_counter_ns() - started
@@ -181,8 +182,10 @@ class ThreadCommits(Commits):
             self._loop.call_soon_threadsafe(self._done, batch, stored, took)
 
     def _done(self, batch: Batch, stored: bool, took: int) -> None:
-        self._intake.done(batch, stored, took)
-        self._next()
+        try:
+            self._intake.done(batch, stored, took)
+        finally:
+            self._next()
 
     async def stop(self) -> None:
         await self._idle.wait()
@@ -212,6 +215,8 @@ class Worker:
             max_connections_per_ip=config.max_connections_per_ip,
             rejects_per_second=config.rejects_per_second,
         )
+        self._wires = Wires(self._intake)
+        self._starved = False
         kind = LoopCommits if config.durability == "commit" else ThreadCommits
         self._commits = kind(self._loop, self._intake, self._open_writer)
 
@@ -219,12 +224,16 @@ class Worker:
         self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
         tls = sockets.tls(self._config.tls_cert, self._config.tls_key)
         self._intake.sweep(self._loop.time())  # connections are measured with this clock from the first one on
-        servers = [
-            await self._loop.create_server(self._carrier, sock=sock, backlog=sockets.BACKLOG, ssl=tls)
-            if sock.family != socket.AF_UNIX
-            else await self._loop.create_unix_server(self._carrier, sock=sock, backlog=sockets.BACKLOG)
-            for sock in self._listeners
-        ]
+        self._loop.add_reader(self._wires.fileno(), self._wires.turn)
+        servers = []
+        for sock in self._listeners:
+            sock.setblocking(False)
+            if tls is None or sock.family == socket.AF_UNIX:
+                self._wires.listen(sock.fileno())
+            else:
+                servers.append(
+                    await self._loop.create_server(self._carrier, sock=sock, backlog=sockets.BACKLOG, ssl=tls)
+                )
         self._state("serving")
         tasks = [self._loop.create_task(self._beat()), self._loop.create_task(self._probe())]
         self._lifeline.sendall(b"accepting\n")
@@ -254,13 +263,18 @@ class Worker:
         self._intake.drain()
         while self._has_backlog() and self._loop.time() < started + BACKLOG_SECONDS:
             await asyncio.sleep(0)
+        self._wires.ignore()
         for server in servers:
             server.close()
-        while self._carriers and self._loop.time() < started + self._config.shutdown_timeout:
+        while (self._carriers or self._wires) and self._loop.time() < started + self._config.shutdown_timeout:
             await asyncio.sleep(0.02)  # first, so that requests which are here already are read
+            patient = self._loop.time() < started + FRESH_SECONDS
+            self._wires.drain(patient)
             for carrier in list(self._carriers):
-                carrier.drain(self._loop.time() < started + FRESH_SECONDS)
+                carrier.drain(patient)
         await self._commits.stop()
+        self._loop.remove_reader(self._wires.fileno())
+        self._wires.abort()
         for carrier in list(self._carriers):
             carrier.abort()
 
@@ -274,9 +288,17 @@ class Worker:
         while True:
             self._intake.sweep(self._loop.time())
             self._intake.beat(time.time_ns() // 1_000_000)
+            self._say_starved(self._wires.starved)
+            limits = config.header_timeout, config.body_timeout, config.idle_timeout, LINGER_SECONDS
+            self._wires.expire(*limits)
             for carrier in list(self._carriers):
-                carrier.expire(config.header_timeout, config.body_timeout, config.idle_timeout, LINGER_SECONDS)
+                carrier.expire(*limits)
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _say_starved(self, starved: bool) -> None:
+        if starved and not self._starved:
+            log.error("no file descriptor or memory is left for a new connection: raise the limit (ulimit -n)")
+        self._starved = starved
 
     async def _probe(self) -> None:
         """After a failed commit: /ready says 503, so perhaps no request comes that would show when it is over."""

@@ -42,6 +42,9 @@ LAST_BACKOFF: Final = 10.0
 KILL_GRACE: Final = 3.0  # beyond shutdown_timeout, before a worker is killed
 REJECT_SCAN_SECONDS: Final = 10.0
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# For glibc's malloc (mallopt(3)): batches are made and dropped all the time, and memory that went back to the kernel
+# between two of them would come again page by page, at more cost than storing them.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
 log = logging.getLogger(__name__)
 
 
@@ -56,6 +59,7 @@ class Child:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "fastpixel.server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *keep],
+                env=ALLOCATOR | os.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )

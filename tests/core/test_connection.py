@@ -302,6 +302,21 @@ def test_nothing_comes_after_the_close():
     assert (connection.output(), door.take()) == (b"", None)
 
 
+def test_what_had_to_wait_has_its_time_too():
+    """A body that begins when there is room again, and a head that follows an answer given then."""
+    for rest, status in ((b"POST /e HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n_k", 408), (GOOD[:20], 408)):
+        door = intake(max_inflight_bytes=100)
+        first, second = door.connection(), door.connection()
+        first.feed(GOOD)
+        second.feed(NOWHERE + rest)
+        assert second.stalled
+        door.done(door.take(), True)
+        assert statuses(second.output()) == [404]
+        door.sweep(40.0)
+        assert not second.expire(10.0, 30.0, 75.0, 2.0)
+        assert statuses(second.output()) == [status]
+
+
 class Transport:
     """As much of asyncio's as a Carrier uses; `calls` are those that change something."""
 

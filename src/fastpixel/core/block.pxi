@@ -16,8 +16,9 @@ cdef extern from *:
         return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(b, _mm_set1_epi8((char)c)));
     }
     static inline unsigned fp_block_high(fp_block b) { return (unsigned)_mm_movemask_epi8(b); }
-    static inline unsigned fp_block_upto(fp_block b, int c) {
-        return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(b, _mm_set1_epi8((char)c)), b));
+    static inline unsigned fp_block_odd(fp_block b) {
+        __m128i low = _mm_cmplt_epi8(b, _mm_set1_epi8(0x21)), rubout = _mm_cmpeq_epi8(b, _mm_set1_epi8(0x7F));
+        return (unsigned)_mm_movemask_epi8(_mm_or_si128(low, rubout));     /* signed: bytes >= 0x80 are low, too */
     }
     static inline unsigned fp_block_coded(fp_block b) {
         /* '+' and ';' differ in the bit 0x10 alone. */
@@ -65,7 +66,7 @@ cdef extern from *:
     #define FP_MASK(test) unsigned m = 0; for (int i = 0; i < 16; i++) m |= (unsigned)(test) << i; return m
     static inline unsigned fp_block_is(fp_block b, int c) { FP_MASK(b.at[i] == c); }
     static inline unsigned fp_block_high(fp_block b) { FP_MASK(b.at[i] >= 0x80); }
-    static inline unsigned fp_block_upto(fp_block b, int c) { FP_MASK(b.at[i] <= c); }
+    static inline unsigned fp_block_odd(fp_block b) { FP_MASK(b.at[i] < 0x21 || b.at[i] > 0x7E); }
     static inline unsigned fp_block_coded(fp_block b) {
         FP_MASK(b.at[i] >= 0x80 || b.at[i] == '%' || b.at[i] == '+' || b.at[i] == ';');
     }
@@ -89,7 +90,7 @@ cdef extern from *:
     Block blk_at "fp_block_load"(const byte* p) noexcept nogil
     unsigned int blk_is "fp_block_is"(Block block, int c) noexcept nogil
     unsigned int blk_high "fp_block_high"(Block block) noexcept nogil
-    unsigned int blk_upto "fp_block_upto"(Block block, int c) noexcept nogil
+    unsigned int blk_odd "fp_block_odd"(Block block) noexcept nogil         # all but visible ASCII
     unsigned int blk_coded "fp_block_coded"(Block block) noexcept nogil     # '%', '+', ';' and bytes >= 0x80
     unsigned int blk_equal "fp_block_same"(Block a, Block b) noexcept nogil
     Block blk_rest "fp_block_rest"(const byte* p, Py_ssize_t n) noexcept nogil      # n < BLOCK bytes, then NUL

@@ -1,9 +1,23 @@
-# The carrier on a uvloop (or any asyncio) transport: moves bytes between a transport and a Connection, and nothing else.
+# Carriers move bytes between the network and a Connection, and do nothing else. Here: what a Connection knows of any
+# (_Link), and the one on a uvloop (or any asyncio) transport, for TLS. The other one is wire.pxi.
+
+
+@cython.auto_pickle(False)
+cdef class _Link:
+    # What a Connection knows of the carrier under it.
+
+    cdef int flush(self) except -1:
+        # Sends what the connection has, and closes if that was the last.
+        raise NotImplementedError
+
+    cdef int resume(self) except -1:
+        # The connection may go on reading.
+        raise NotImplementedError
 
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class Carrier:
+cdef class Carrier(_Link):
     """An asyncio protocol around one Connection. `carriers`: the worker's set of open ones."""
 
     cdef Intake intake
@@ -59,11 +73,10 @@ cdef class Carrier:
         self.writing_paused = False
         self.pace()
 
-    cpdef flush(self):
-        """Sends what the connection has, and closes if that was the last."""
+    cdef int flush(self) except -1:
         cdef bytes data
         if self.transport is None or self.ended:
-            return
+            return 0
         data = self.connection.output()
         if data:
             self.transport.write(data)
@@ -71,10 +84,10 @@ cdef class Carrier:
             self.close()
         else:
             self.pace()
+        return 0
 
-    cpdef resume(self):
-        """The connection may go on reading."""
-        self.flush()
+    cdef int resume(self) except -1:
+        return self.flush()
 
     cdef int pace(self) except -1:
         cdef bint pause = self.writing_paused or self.connection.stalled

@@ -1,7 +1,7 @@
 # One client's connection, without I/O: bytes in; answers out; records into the Intake's batch.
 #
 # How it works: it cuts each head at its blank line and each body where its framing ends, gives httptools exactly these
-# bytes to judge, and hands the whole request to the Intake. Answers keep the order of the requests: one that depends on
+# bytes to judge (plain requests in a row at once), and hands each whole request to the Intake. Answers keep the order of the requests: one that depends on
 # a batch waits in a queue, and so does everything behind it. A request that the network splits anywhere is the same
 # request. After an error the connection answers, discards what still comes, and closes.
 #
@@ -14,20 +14,12 @@ cdef enum:                          # ConnState
     CONN_BODY
     CONN_DISCARD                    # the last answer is given; what comes is dropped
 
-cdef enum:                          # ChunkState:  where in a chunked body the next byte is
-    CHUNK_SIZE
-    CHUNK_EXTENSION                 # up to the LF
-    CHUNK_DATA
-    CHUNK_DATA_END                  # CRLF behind the data
-    CHUNK_TRAILER                   # at a line's start
-    CHUNK_TRAILER_LINE
-    CHUNK_DONE
-
 cdef enum:
-    MAX_CHUNK = 1 << 30             # far above any limit; keeps the sum from overflowing
+    RUN = 16                        # plain requests that are judged in one go
     MAX_QUEUED = 1024               # answers of one connection that wait; above it its requests wait too
     INLINE_ANSWERS = 4
     MIN_CUT = 4096                  # bytes of texts below which those of given answers may stay
+    SPARE_BYTES = 65536             # of the output buffer that is kept for the next sender
     SMALL_BODY = 16384              # bytes; larger bodies have at most half of the room for bodies and batches
     PHASE_IDLE = 0
     PHASE_HEAD = 1
@@ -36,7 +28,7 @@ cdef enum:
     PHASE_CLOSING = 4
 
 
-cdef class Carrier
+cdef class _Link
 
 
 @cython.final
@@ -51,7 +43,7 @@ cdef class Connection:
     cdef Intake intake
     cdef readonly bytes ip
     cdef bint peer_trusted
-    cdef public Carrier carrier
+    cdef public _Link carrier
     cdef int state
     cdef Pack input                 # bytes that wait for more
     cdef Py_ssize_t scanned         # of them, known to hold no blank line
@@ -64,7 +56,6 @@ cdef class Connection:
     cdef uint64_t waits_for         # number of the last batch that lists this connection
     cdef Body* body                 # NULL: none is being read
     cdef object parser              # of the body being read
-    cdef bytes whole                # what feed() was given, while it is worked on
     cdef readonly bint closing
     cdef readonly bint lingers      # close only after the client has, or bytes it still sends would destroy the answer
     cdef public bint stalled
@@ -98,24 +89,32 @@ cdef class Connection:
 
     cpdef feed(self, bytes data):
         """Takes the next bytes, in whatever pieces they come."""
-        self.intake.bump(C_BYTES_IN, len(data))
+        self.take(data, len(data))
+
+    cdef int take(self, const byte* at, Py_ssize_t length) except -1:
+        # feed() for bytes that are there during the call only.
+        self.intake.bump(C_BYTES_IN, length)
         if self.state == CONN_DISCARD:
-            return
-        if self.input.len:
-            pk_raw(&self.input, <const byte*>data, len(data))
-            self.work_input()
-        else:
-            self.whole = data
-            self.keep(data, self.work(data, len(data)))
-            self.whole = None
-        self.mark()
+            return 0
+        if self.input.len == 0:
+            return self.keep(at, length)
+        pk_raw(&self.input, at, length)
+        self.work_input()
+        return self.mark()
+
+    cdef int keep(self, const byte* at, Py_ssize_t length) except -1:
+        # Works on bytes that nothing waits before, and keeps what is left of them.
+        cdef Py_ssize_t used = self.work(at, length)
+        if self.state != CONN_DISCARD:
+            pk_raw(&self.input, at + used, length - used)
+        return self.mark()
 
     cpdef resume(self):
         """Goes on with requests that had to wait."""
         if self.input.len and self.state != CONN_DISCARD:
             self.work_input()
-        if self.carrier is not None:
-            self.carrier.resume()
+        self.mark()
+        self.tell(True)
 
     cdef int work_input(self) except -1:
         # `input` may be freed while its own bytes are worked on if the connection ends in it; so it is moved aside.
@@ -134,27 +133,24 @@ cdef class Connection:
             free(input.data)
         return 0
 
-    cdef int keep(self, bytes data, Py_ssize_t used) except -1:
-        cdef const byte* at = data
-        if self.state != CONN_DISCARD:
-            pk_raw(&self.input, at + used, len(data) - used)
-        return 0
-
     cdef Py_ssize_t work(self, const byte* at, Py_ssize_t length) except -1:
         # Goes through whole requests; returns how many bytes it used.
         cdef Py_ssize_t used = 0, step
         while used < length and self.state != CONN_DISCARD:
             if self.state == CONN_BODY:
                 step = self.on_body_bytes(at + used, length - used)
-            elif self.queued >= MAX_QUEUED or self.intake.is_full():
+            elif self.must_wait():
                 self.stall()
                 break
             else:
-                step = self.on_head(at + used, length - used)
+                step = self.on_run(at + used, length - used) or self.on_head(at + used, length - used)
             if step == 0:
                 break
             used += step
         return used
+
+    cdef bint must_wait(self) noexcept:
+        return self.queued >= MAX_QUEUED or self.intake.is_full()
 
     cdef int stall(self) except -1:
         if not self.stalled:
@@ -165,6 +161,70 @@ cdef class Connection:
         return 0
 
     # --- heads --------------------------------------------------------------------------------------------------------
+
+    cdef Py_ssize_t on_run(self, const byte* at, Py_ssize_t length) except -1:
+        # The short way of what is nearly always sent: whole plain requests in a row, which httptools judges in one go.
+        # Returns the bytes used. 0: nothing has been done, and on_head takes a closer look at the first request.
+        cdef Request run[RUN]
+        cdef Py_ssize_t used = 0
+        cdef int count = 0
+        if self.scanned:            # on_head knows how far it has looked
+            return 0
+        count = self.plain_run(at, length, run, RUN, &used)
+        if count == 0 or not self.intake.judge(self.intake.window.over(at, used), count):
+            return 0
+        return self.handle_run(run, count)
+
+    cdef int plain_run(self, const byte* at, Py_ssize_t length, Request* run, int room, Py_ssize_t* used) noexcept:
+        # Reads plain requests as far as they go; how many they are, and in `used` how many bytes.
+        cdef int count = 0
+        used[0] = 0
+        while used[0] < length and count < room and self.is_plain(at + used[0], length - used[0], &run[count]):
+            used[0] += run[count].head_len
+            count += 1
+        return count
+
+    cdef Py_ssize_t handle_run(self, Request* run, int count) except -1:
+        # What was judged. Returns the bytes of those that were handled: what follows has to wait, or counts no more.
+        cdef Py_ssize_t used = 0
+        cdef int i
+        for i in range(count):
+            self.handle(&run[i])
+            used += run[i].head_len
+            if self.state == CONN_DISCARD or self.must_wait():
+                break
+        return used
+
+    cdef bint is_ready(self) noexcept:
+        # Whether the next byte begins a request that may be handled.
+        return self.input.len == 0 and self.state == CONN_HEAD and not self.must_wait()
+
+    cdef int whole_run(self, const byte* at, Py_ssize_t length, Request* run, int room) noexcept:
+        # For carriers that have many connections' bytes judged in one go: how many plain requests these bytes are that
+        # take_run() may handle; 0: they are for take().
+        cdef Py_ssize_t used
+        cdef int count
+        if not self.is_ready():
+            return 0
+        count = self.plain_run(at, length, run, room, &used)
+        return count if used == length else 0
+
+    cdef int take_run(self, const byte* at, Py_ssize_t length, Request* run, int count) except -1:
+        # take() for a whole_run() that was judged.
+        cdef Py_ssize_t used
+        if not self.is_ready():     # something has happened since
+            return self.take(at, length)
+        self.intake.bump(C_BYTES_IN, length)
+        used = self.handle_run(run, count)
+        return self.keep(at + used, length - used)
+
+    cdef bint is_plain(self, const byte* at, Py_ssize_t length, Request* out) noexcept:
+        # Whether a whole request stands there, without a body, after which httptools expects the next one.
+        if head_parse(at, length, out) != HEAD_DONE or out.minor == 0 or out.close or not head_is_plain(out):
+            return False
+        if out.chunked or out.length or out.line_len - 2 > self.intake.max_request_line:
+            return False
+        return out.head_len - out.line_len <= self.intake.max_header_bytes
 
     cdef Py_ssize_t on_head(self, const byte* at, Py_ssize_t length) except -1:
         # Returns the bytes used; 0: more are needed.
@@ -227,7 +287,7 @@ cdef class Connection:
             return length
         if request.chunked or request.length:
             return head if self.begin_body(at, head, &request) else 0
-        if not self.judge(at, head, &request):
+        if not self.judge_one(at, head, &request):
             self.refuse(self.intake.replies.bad_request, R_BAD_HTTP)
             return length
         self.handle(&request)
@@ -239,26 +299,12 @@ cdef class Connection:
         self.seen_phase = PHASE_IDLE
         return self.intake.handle(self, request)
 
-    cdef bint judge(self, const byte* at, Py_ssize_t head, const Request* request) except -1:
-        # httptools' verdict on a head without a body. One parser serves all connections: it gets whole messages only,
-        # and is replaced when it is in a state that the next message would not expect.
-        cdef Intake intake = self.intake
-        intake.ended = 0
-        try:
-            intake.referee.feed_data(self.head_bytes(at, head, request))
-        except HttpParserError:
-            intake.referee = HttpRequestParser(intake)
-            return False
+    cdef bint judge_one(self, const byte* at, Py_ssize_t head, const Request* request) except -1:
+        cdef bint good = self.intake.judge(head_for_parser(self.intake, at, head, request), 1)
         # In 1.0 llhttp reads `keep-alive` more strictly than head_connection does, so it may expect no next message.
-        if request.close or request.minor == 0:
-            intake.referee = HttpRequestParser(intake)
-        return intake.ended == 1
-
-    cdef bytes head_bytes(self, const byte* at, Py_ssize_t head, const Request* request):
-        # Mostly a read is one request, and its bytes object can be handed on.
-        if self.whole is not None and at == <const byte*>self.whole and head == len(self.whole) and head_is_plain(request):
-            return self.whole
-        return head_for_parser(at, head, request)
+        if good and (request.close or request.minor == 0):
+            self.intake.referee = HttpRequestParser(self.intake)
+        return good
 
     # --- bodies -------------------------------------------------------------------------------------------------------
 
@@ -275,7 +321,7 @@ cdef class Connection:
         self.body.chunked = request.chunked
         self.state = CONN_BODY
         try:
-            self.parser.feed_data(head_for_parser(at, head, request))
+            self.parser.feed_data(head_for_parser(self.intake, at, head, request))
         except HttpParserError:
             self.refuse(self.intake.replies.bad_request, R_BAD_HTTP)
             return True
@@ -286,7 +332,7 @@ cdef class Connection:
     cdef int say_continue(self) except -1:
         # RFC 9110, 10.1.1. Behind answers that wait it would come too early; the client then sends the body unasked.
         if self.queued == 0:
-            pk_raw(&self.out, b"HTTP/1.1 100 Continue\r\n\r\n", 25)
+            pk_raw(self.sink(), b"HTTP/1.1 100 Continue\r\n\r\n", 25)
         return 0
 
     def on_body(self, bytes data):
@@ -316,7 +362,7 @@ cdef class Connection:
         # The parser sees every byte up to the limit before the limit is judged, so that it does not matter how the
         # network split them.
         try:
-            self.parser.feed_data(at[:step - over])
+            self.parser.feed_data(self.intake.window.over(at, step - over))
         except HttpParserError:
             self.refuse(self.intake.replies.bad_request, R_BAD_HTTP)
             return length
@@ -374,7 +420,7 @@ cdef class Connection:
         if self.queued:
             answer.batch = self.queue[self.queued - 1].batch
             return self.push(&answer)
-        self.intake.replies.render(&answer, self.side.data + answer.text_at, False, &self.out)
+        self.intake.replies.render(&answer, self.side.data + answer.text_at, False, self.sink())
         self.side.len = 0
         if answer.flags & A_CLOSE:
             self.finish()
@@ -401,7 +447,7 @@ cdef class Connection:
             lines.append("Connection: close" if answer.flags & A_CLOSE else "Connection: keep-alive")
         text = "\r\n".join((*lines, "", "")).encode("latin-1")
         if self.queued == 0:
-            pk_raw(&self.out, <const byte*>text, len(text))
+            pk_raw(self.sink(), <const byte*>text, len(text))
             self.side.len = 0
             if answer.flags & A_CLOSE:
                 self.finish()
@@ -472,16 +518,21 @@ cdef class Connection:
             self.stalled = False
             self.resume()
         self.mark()
-        if self.carrier is not None:
-            self.carrier.flush()
-        return 0
+        return self.tell(False)
+
+    cdef int tell(self, bint resume) except -1:
+        # The carrier may close in this call and leave this connection, which must not end its life before it returns.
+        cdef _Link carrier = self.carrier
+        if carrier is None:
+            return 0
+        return carrier.resume() if resume else carrier.flush()
 
     cdef int emit(self, const Answer* answer, bint failed) except -1:
         if answer.flags & A_RAW:
-            pk_raw(&self.out, self.side.data + answer.text_at, answer.text_len)
+            pk_raw(self.sink(), self.side.data + answer.text_at, answer.text_len)
             return 0
         self.intake.replies.render(
-            answer, self.side.data + answer.text_at, failed and answer.flags & A_DURABLE, &self.out
+            answer, self.side.data + answer.text_at, failed and answer.flags & A_DURABLE, self.sink()
         )
         return 0
 
@@ -520,7 +571,7 @@ cdef class Connection:
         if self.queued:
             answer.batch = self.queue[self.queued - 1].batch
             return self.push(&answer)
-        self.intake.replies.render(&answer, self.side.data + answer.text_at, False, &self.out)
+        self.intake.replies.render(&answer, self.side.data + answer.text_at, False, self.sink())
         return self.finish()
 
     cdef int finish(self) except -1:
@@ -541,23 +592,41 @@ cdef class Connection:
         if self.out.len == 0:
             return b""
         data = self.out.data[:self.out.len]
-        self.intake.bump(C_BYTES_OUT, self.out.len)
-        pk_free(&self.out)          # an idle connection keeps no buffers
+        self.sent(self.out.len)
         return data
 
-    def end(self):
+    cdef Pack* sink(self) noexcept nogil:
+        # Where answers are written. An idle connection has no buffer: it takes the one that the last sender gave back.
+        if self.out.data is NULL:
+            self.out = self.intake.spare
+            memset(&self.intake.spare, 0, sizeof(Pack))
+        return &self.out
+
+    cdef void sent(self, Py_ssize_t count) noexcept nogil:
+        # So many bytes of the output are gone.
+        self.intake.bump(C_BYTES_OUT, count)
+        self.out.len -= count
+        if self.out.len:
+            memmove(self.out.data, self.out.data + count, <size_t>self.out.len)
+        elif self.intake.spare.data is NULL and self.out.cap <= SPARE_BYTES:
+            self.intake.spare = self.out
+            memset(&self.out, 0, sizeof(Pack))
+        else:
+            pk_free(&self.out)
+
+    cpdef end(self):
         """The client sends no more. Requests that came whole are still answered."""
         self.discard()
         if self.queued == 0:
             self.closing = True
 
-    def is_idle(self, bint patient=False):
+    cpdef bint is_idle(self, bint patient=False):
         """Between requests, with nothing to answer. `patient`: before the first one is not between requests."""
         if patient and self.fresh:
             return False
         return self.queued == 0 and self.input.len == 0 and self.state == CONN_HEAD and self.out.len == 0
 
-    def lose(self):
+    cpdef lose(self):
         """The connection is gone; what waits for it is forgotten."""
         if self.lost:
             return
@@ -585,7 +654,7 @@ cdef class Connection:
             self.since = self.intake.tick
         return 0
 
-    def expire(self, double header, double body, double idle, double linger):
+    cpdef bint expire(self, double header, double body, double idle, double linger) except -1:
         """Ends what has lasted too long (limits in seconds). True: close the connection now."""
         cdef double lasted = self.intake.tick - self.since
         if self.seen_phase == PHASE_ANSWERING:
@@ -604,42 +673,12 @@ cdef class Connection:
         return False
 
 
-cdef Py_ssize_t head_end(const byte* at, Py_ssize_t length, Py_ssize_t scanned) noexcept nogil:
-    # Bytes up to and with the first CRLFCRLF; 0: there is none.
-    cdef const byte* found = at + scanned
-    cdef const byte* end = at + length
-    while True:
-        found = <const byte*>memchr(found, c'\n', <size_t>(end - found))
-        if found is NULL:
-            return 0
-        found += 1
-        if end - found >= 2 and found[0] == c'\r' and found[1] == c'\n' and (found - 2)[0] == c'\r' and found - at >= 2:
-            return found + 2 - at
-
-
-cdef bint head_bare_lf(const byte* at, Py_ssize_t length) noexcept nogil:
-    cdef const byte* found = at
-    cdef const byte* end = at + length
-    while True:
-        found = <const byte*>memchr(found, c'\n', <size_t>(end - found))
-        if found is NULL:
-            return False
-        if found == at or (found - 1)[0] != c'\r':
-            return True
-        found += 1
-
-
-cdef bint head_is_plain(const Request* request) noexcept nogil:
-    # Whether httptools may see it as it is.
-    return not request.non_ascii and not request.upgrade and request.method != M_CONNECT
-
-
-cdef bytes head_for_parser(const byte* at, Py_ssize_t head, const Request* request):
+cdef object head_for_parser(Intake intake, const byte* at, Py_ssize_t head, const Request* request):
     # The head as httptools is to see it: the target's bytes >= 0x80 percent-encoded, and what would make it stop reading
     # HTTP hidden: every Upgrade goes under a name that means nothing, CONNECT is an OPTIONS.
     cdef Py_ssize_t start, end
     if head_is_plain(request):
-        return at[:head]
+        return intake.window.over(at, head)
     whole = bytearray(_UPGRADE.sub(b"\nx-upgrd:", at[:head]))
     start = request.target.at & SPAN_MASK
     end = start + request.target.len
@@ -648,59 +687,3 @@ cdef bytes head_for_parser(const byte* at, Py_ssize_t head, const Request* reque
     elif request.non_ascii:
         whole[start:end] = b"".join(b"%%%02X" % c if c >= 0x80 else b"%c" % c for c in whole[start:end])
     return bytes(whole)
-
-
-# --- a body being read ------------------------------------------------------------------------------------------------
-
-cdef Body* body_new(Py_ssize_t room) except NULL:
-    cdef Body* body = <Body*>calloc(1, sizeof(Body))
-    if body is NULL:
-        raise MemoryError()
-    body.room = room
-    return body
-
-
-cdef void body_free(Body* body) noexcept nogil:
-    pk_free(&body.head)
-    pk_free(&body.data)
-    free(body)
-
-
-cdef Py_ssize_t chunk_step(Body* body, const byte* at, Py_ssize_t length) noexcept nogil:
-    # Follows the chunk framing (RFC 9112, 7.1) to find where the message ends; returns the bytes that belong to it.
-    # Whether the framing is well-formed is for httptools to say.
-    cdef Cursor source = cur_of(at, length)
-    while cur_left(&source) and body.chunk != CHUNK_DONE:
-        if body.chunk == CHUNK_DATA:
-            chunk_data(body, &source)
-        else:
-            chunk_byte(body, cur_next(&source))
-    return source.at - at
-
-
-cdef void chunk_data(Body* body, Cursor* source) noexcept nogil:
-    cdef Py_ssize_t step = min(cur_left(source), body.left)
-    source.at += step
-    body.left -= step
-    if body.left == 0:
-        body.chunk = CHUNK_DATA_END
-
-
-cdef void chunk_byte(Body* body, int got) noexcept nogil:
-    cdef int digit
-    if body.chunk == CHUNK_SIZE:
-        digit = chr_hex(got)
-        if digit >= 0 and body.left < MAX_CHUNK:
-            body.left = body.left << 4 | digit
-            return
-        body.chunk = CHUNK_EXTENSION
-    if body.chunk == CHUNK_TRAILER and got != c'\r' and got != c'\n':
-        body.chunk = CHUNK_TRAILER_LINE
-    if got != c'\n':
-        return
-    if body.chunk == CHUNK_EXTENSION:
-        body.chunk = CHUNK_DATA if body.left else CHUNK_TRAILER
-    elif body.chunk == CHUNK_TRAILER:
-        body.chunk = CHUNK_DONE
-    else:
-        body.chunk = CHUNK_SIZE if body.chunk == CHUNK_DATA_END else CHUNK_TRAILER

@@ -13,16 +13,22 @@ cdef enum:
 
 
 cdef int head_parse(const byte* data, Py_ssize_t length, Request* out) noexcept nogil:
-    # `data` ends with the blank line. The spans mean IN_HEAD.
+    # Reads up to the blank line; it is HEAD_BAD if there is none. The spans mean IN_HEAD.
     cdef Cursor source = cur_of(data, length)
     cdef Cursor line
     memset(out, 0, sizeof(Request))
     out.head = data
     if not head_line(&source, &line) or not head_request_line(line, out):
         return HEAD_BAD
-    while head_line(&source, &line) and cur_left(&line):
+    out.line_len = <uint32_t>(source.at - data)
+    while True:
+        if not head_line(&source, &line):
+            return HEAD_BAD
+        if cur_left(&line) == 0:
+            break
         if not head_field(line, out):
             return HEAD_BAD
+    out.head_len = <uint32_t>(source.at - data)
     if out.hosts > 1 or (out.minor == 1 and out.hosts == 0):
         return HEAD_BAD
     if out.chunked and (out.has_length or out.minor == 0):
@@ -30,6 +36,36 @@ cdef int head_parse(const byte* data, Py_ssize_t length, Request* out) noexcept 
     if out.minor == 0 and not out.keep_alive:
         out.close = True
     return HEAD_DONE
+
+
+cdef Py_ssize_t head_end(const byte* at, Py_ssize_t length, Py_ssize_t scanned) noexcept nogil:
+    # Bytes up to and with the first CRLFCRLF; 0: there is none.
+    cdef const byte* found = at + scanned
+    cdef const byte* end = at + length
+    while True:
+        found = <const byte*>memchr(found, c'\n', <size_t>(end - found))
+        if found is NULL:
+            return 0
+        found += 1
+        if end - found >= 2 and found[0] == c'\r' and found[1] == c'\n' and (found - 2)[0] == c'\r' and found - at >= 2:
+            return found + 2 - at
+
+
+cdef bint head_bare_lf(const byte* at, Py_ssize_t length) noexcept nogil:
+    cdef const byte* found = at
+    cdef const byte* end = at + length
+    while True:
+        found = <const byte*>memchr(found, c'\n', <size_t>(end - found))
+        if found is NULL:
+            return False
+        if found == at or (found - 1)[0] != c'\r':
+            return True
+        found += 1
+
+
+cdef bint head_is_plain(const Request* request) noexcept nogil:
+    # Whether httptools may see it as it is.
+    return not request.non_ascii and not request.upgrade and request.method != M_CONNECT
 
 
 cdef bint head_line(Cursor* source, Cursor* line) noexcept nogil:
@@ -68,14 +104,15 @@ cdef bint head_request_line(Cursor line, Request* out) noexcept nogil:
 cdef bint head_target_bytes(Cursor target, Request* out) noexcept nogil:
     # No blanks and control characters; bytes >= 0x80 are noted.
     cdef Block block
-    cdef unsigned int part
-    while cur_left(&target):
+    cdef unsigned int odd
+    while cur_left(&target) > 0:
         block = blk_load(target.at, cur_left(&target))
-        part = blk_part(cur_left(&target))
-        if (blk_upto(block, 0x20) | blk_is(block, 0x7F)) & part:
-            return False
-        out.non_ascii |= blk_high(block) & part != 0
-        target.at += min(cur_left(&target), <Py_ssize_t>BLOCK)
+        odd = blk_odd(block) & blk_part(cur_left(&target))
+        if odd:
+            if odd & ~blk_high(block):
+                return False
+            out.non_ascii = True
+        target.at += BLOCK
     return True
 
 
@@ -136,7 +173,7 @@ cdef inline Span head_span(const Request* request, const byte* at, const byte* e
 cdef bint head_field(Cursor line, Request* out) noexcept nogil:
     # `name: value`; the value without the blanks around it.
     cdef const byte* name = line.at
-    cdef const byte* colon = <const byte*>memchr(name, c':', <size_t>cur_left(&line))
+    cdef const byte* colon = head_colon(&line)
     cdef Cursor value
     if colon is NULL or colon == name:
         return False
@@ -148,45 +185,73 @@ cdef bint head_field(Cursor line, Request* out) noexcept nogil:
     return head_keep(name, colon - name, value, out)
 
 
+cdef inline const byte* head_colon(const Cursor* line) noexcept nogil:
+    # NULL: there is none. It is mostly among the first bytes.
+    cdef unsigned int mask
+    if cur_left(line) >= BLOCK:
+        mask = blk_is(blk_at(line.at), c':')
+        if mask:
+            return line.at + blk_first(mask)
+    return <const byte*>memchr(line.at, c':', <size_t>cur_left(line)) if cur_left(line) else NULL
+
+
 cdef bint head_keep(const byte* name, Py_ssize_t length, Cursor value, Request* out) noexcept nogil:
     # By length first: most names are looked at no further. False: the request is malformed.
-    cdef Span span = head_span(out, value.at, value.end)
-    if length == 4 and head_same(name, b"host", 4):
-        out.headers[H_HOST] = span
-        out.hosts += 1
-    elif length == 6 and head_same(name, b"accept", 6):
-        out.headers[H_ACCEPT] = span
-    elif length == 6 and head_same(name, b"origin", 6):
-        out.headers[H_ORIGIN] = span
-    elif length == 6 and head_same(name, b"expect", 6):
-        out.expect = cur_left(&value) == 12 and head_same(value.at, b"100-continue", 12)
-    elif length == 7 and head_same(name, b"referer", 7):
-        out.headers[H_REFERER] = span
-    elif length == 7 and head_same(name, b"upgrade", 7):
-        out.upgrade = True
-    elif length == 10 and head_same(name, b"user-agent", 10):
-        out.headers[H_USER_AGENT] = span
-    elif length == 10 and head_same(name, b"connection", 10):
-        head_connection(value, out)
-    elif length == 12 and head_same(name, b"content-type", 12):
-        out.headers[H_CONTENT_TYPE] = span
-    elif length == 14 and head_same(name, b"content-length", 14):
-        return head_length(value, out)
-    elif length == 15 and head_same(name, b"x-forwarded-for", 15):
-        head_forwarded(span, out)
-    elif length == 16 and head_same(name, b"proxy-connection", 16):
-        head_connection(value, out)     # llhttp reads it as Connection too, and both must see the same end
-    elif length == 16 and head_same(name, b"content-encoding", 16):
-        out.headers[H_CONTENT_ENCODING] = span
-    elif length == 17 and head_same(name, b"transfer-encoding", 17):
-        if out.chunked or cur_left(&value) != 7 or not head_same(value.at, b"chunked", 7):
-            return False
-        out.chunked = True
-    elif length == 29 and head_same(name, b"access-control-request-method", 29):
-        out.headers[H_REQUEST_METHOD] = span
-    elif length == 30 and head_same(name, b"access-control-request-headers", 30):
-        out.headers[H_REQUEST_HEADERS] = span
+    cdef int header = -1
+    if length == 4:
+        if head_named(name, b"host", 4):
+            header = H_HOST
+            out.hosts += 1
+    elif length == 6:
+        if head_named(name, b"accept", 6):
+            header = H_ACCEPT
+        elif head_named(name, b"origin", 6):
+            header = H_ORIGIN
+        elif head_named(name, b"expect", 6):
+            out.expect = cur_left(&value) == 12 and head_same(value.at, b"100-continue", 12)
+    elif length == 7:
+        if head_named(name, b"referer", 7):
+            header = H_REFERER
+        elif head_named(name, b"upgrade", 7):
+            out.upgrade = True
+    elif length == 10:
+        if head_named(name, b"user-agent", 10):
+            header = H_USER_AGENT
+        elif head_named(name, b"connection", 10):
+            head_connection(value, out)
+    elif length == 12:
+        if head_named(name, b"content-type", 12):
+            header = H_CONTENT_TYPE
+    elif length == 14:
+        if head_named(name, b"content-length", 14):
+            return head_length(value, out)
+    elif length == 15:
+        if head_named(name, b"x-forwarded-for", 15):
+            head_forwarded(head_span(out, value.at, value.end), out)
+    elif length == 16:
+        if head_named(name, b"proxy-connection", 16):
+            head_connection(value, out)     # llhttp reads it as Connection too, and both must see the same end
+        elif head_named(name, b"content-encoding", 16):
+            header = H_CONTENT_ENCODING
+    elif length == 17:
+        if head_named(name, b"transfer-encoding", 17):
+            if out.chunked or cur_left(&value) != 7 or not head_same(value.at, b"chunked", 7):
+                return False
+            out.chunked = True
+    elif length == 29:
+        if head_named(name, b"access-control-request-method", 29):
+            header = H_REQUEST_METHOD
+    elif length == 30:
+        if head_named(name, b"access-control-request-headers", 30):
+            header = H_REQUEST_HEADERS
+    if header >= 0:
+        out.headers[header] = head_span(out, value.at, value.end)
     return True
+
+
+cdef inline bint head_named(const byte* name, const char* lower, Py_ssize_t length) noexcept nogil:
+    # Whether a name of that length is the one in lower case. The first two letters tell nearly always.
+    return chr_lower(name[0]) == lower[0] and chr_lower(name[1]) == lower[1] and head_same(name, lower, length)
 
 
 cdef void head_forwarded(Span span, Request* out) noexcept nogil:
@@ -199,8 +264,11 @@ cdef void head_forwarded(Span span, Request* out) noexcept nogil:
 
 
 cdef void head_connection(Cursor value, Request* out) noexcept nogil:
-    # A list of options.
+    # A list of options; mostly the one that browsers send.
     cdef const byte* start
+    if cur_left(&value) == 10 and head_same(value.at, b"keep-alive", 10):
+        out.keep_alive = True
+        return
     while cur_left(&value):
         while cur_left(&value) and (cur_peek(&value) == c',' or cur_peek(&value) == c' ' or cur_peek(&value) == c'\t'):
             value.at += 1

@@ -8,6 +8,27 @@
 # its first record or reject.
 
 
+cdef enum:
+    SPARE_BATCHES = 2               # one is stored while the other fills
+    USUAL_BATCH = 1048576           # bytes; the memory of larger batches is given back
+
+
+@cython.final
+cdef class _Window:
+    # Bytes that httptools is to see, without a copy. It looks at them during the call only.
+
+    cdef const byte* at
+    cdef Py_ssize_t length
+
+    cdef _Window over(self, const byte* at, Py_ssize_t length):
+        self.at = at
+        self.length = length
+        return self
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, <void*>self.at, self.length, True, flags)
+
+
 @cython.final
 cdef class Batch:
     """Records and rejects since the last commit, and the connections that wait for them."""
@@ -21,10 +42,30 @@ cdef class Batch:
     cdef readonly long long min_received_ns
     cdef readonly long long max_received_ns
     cdef int by_protocol[64]
+    cdef int views                  # memoryviews of it
 
-    def __cinit__(self, number):
-        self.number = number
+    def __cinit__(self):
         self.waiting = []
+
+    cdef int begin(self, unsigned long long number) except -1:
+        # Empty, with the memory that an earlier batch needed: allocating it anew costs more than filling it.
+        self.number = number
+        self.event_count = self.reject_count = 0
+        self.event_pack.len = self.reject_pack.len = 0
+        self.event_pack.failed = self.reject_pack.failed = False
+        memset(self.by_protocol, 0, sizeof(self.by_protocol))
+        return 0
+
+    def view(self):
+        """`events` without a copy. Release it before the batch is done: its memory is used again."""
+        return memoryview(self)
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.event_pack.data, self.event_pack.len, True, flags)
+        self.views += 1
+
+    def __releasebuffer__(self, Py_buffer* buffer):
+        self.views -= 1
 
     def __dealloc__(self):
         pk_free(&self.event_pack)
@@ -65,6 +106,7 @@ cdef class Intake:
     cdef readonly Plan plan
     cdef Replies replies
     cdef Batch filling
+    cdef list used                  # batches that are done, to be filled again
     cdef object now
     cdef public object on_pending
     cdef Proxies proxies
@@ -84,6 +126,8 @@ cdef class Intake:
     cdef Py_ssize_t committing      # bytes of batches that were taken and are not done
     cdef bint unstalling
     cdef list stalled               # connections that wait until there is room again
+    cdef _Window window             # what a parser of ours is given to see
+    cdef Pack spare                 # an output buffer that no connection has
     cdef object referee             # an HttpRequestParser that judges heads without a body
     cdef int ended                  # messages that a parser of ours has seen end
     cdef readonly double tick       # seconds, monotonic; as of the last sweep
@@ -107,14 +151,19 @@ cdef class Intake:
         self.max_per_ip = max_connections_per_ip
         self.per_ip = {}
         self.rejects_per_second = rejects_per_second
-        self.filling = Batch(1)
+        self.used = []
+        self.filling = self._batch(1)
         self.stalled = []
+        self.window = _Window()
         self.referee = HttpRequestParser(self)
         self._use_page(page if page is not None else bytearray(8 * <int>PAGE_WORDS))
         if page is None:                # of a shared page the supervisor sets it, before the worker starts
             self.counters[<int>C_REJECT_BUDGET] = 1 << 62
         self.counters[<int>C_STORABLE] = 1
         self.counters[<int>C_CONNECTIONS] = 0
+
+    def __dealloc__(self):
+        pk_free(&self.spare)
 
     cdef int _use_page(self, page) except -1:
         cdef unsigned char[::1] view = memoryview(page).cast("B")
@@ -187,19 +236,33 @@ cdef class Intake:
         cdef Batch batch = self.filling
         if batch.is_empty():
             return None
-        self.filling = Batch(batch.number + 1)
+        self.filling = self._batch(batch.number + 1)
         self.committing += batch.size()
+        return batch
+
+    cdef Batch _batch(self, unsigned long long number):
+        cdef Batch batch = self.used.pop() if self.used else Batch.__new__(Batch)
+        batch.begin(number)
         return batch
 
     def done(self, Batch batch, bint stored, long long nanos=0):
         """Releases the answers that wait for the batch: stored, or 503 with reason spool_full. `nanos`: of the commit."""
         cdef Connection connection
+        error = None
         self.committing -= batch.size()
         self._measure(batch, stored, nanos)
         # Commit, then reply: nothing before this line has shown a client that its event is stored.
         for connection in batch.waiting:
-            connection.release(batch.number, not stored)
+            try:
+                connection.release(batch.number, not stored)
+            except Exception as raised:     # a defect costs the connection that shows it, and no other one
+                error = error or raised
+        batch.waiting = []
+        if batch.views == 0 and batch.size() <= USUAL_BATCH and len(self.used) < SPARE_BATCHES:
+            self.used.append(batch)
         self.unstall()
+        if error is not None:
+            raise error
 
     cdef void _measure(self, Batch batch, bint stored, long long nanos) noexcept:
         cdef int i
@@ -260,6 +323,18 @@ cdef class Intake:
 
     cdef Time clock(self):
         return clock_now() if self.now is None else time_of(self.now())
+
+    cdef bint judge(self, data, int count) except -1:
+        # httptools' verdict on heads without bodies: that they are `count` messages. One parser serves all connections:
+        # it gets whole messages only, and is replaced when it is in a state that the next message would not expect.
+        self.ended = 0
+        try:
+            self.referee.feed_data(data)
+        except HttpParserError:
+            self.ended = -1
+        if self.ended != count:
+            self.referee = HttpRequestParser(self)
+        return self.ended == count
 
     # --- one request --------------------------------------------------------------------------------------------------
 

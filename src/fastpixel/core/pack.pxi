@@ -46,7 +46,8 @@ cdef inline void pk_raw(Pack* p, const void* data, Py_ssize_t length) noexcept n
 
 
 cdef inline void pk_be(Pack* p, int tag, uint64_t value, int width) noexcept nogil:
-    # A tag byte and a big-endian number of `width` bytes, 1 to 8, and nothing behind it.
+    # A tag byte and a big-endian number of `width` bytes, 1 to 8; and nothing behind it, where the JSON reader has
+    # written already.
     if not pk_room(p, width + 1):
         return
     value = htobe64(value << (64 - 8 * width))

@@ -390,7 +390,7 @@ cdef bint rec_is_tidy(const Rec* rec, Span value) noexcept nogil:
     cdef Block block
     while cur_left(&text):
         block = blk_load(text.at, cur_left(&text))
-        if (blk_upto(block, 0x20) | blk_high(block) | blk_is(block, 0x7F)) & blk_part(cur_left(&text)):
+        if blk_odd(block) & blk_part(cur_left(&text)):
             return False
         text.at += min(cur_left(&text), <Py_ssize_t>BLOCK)
     return value.len > 0
