@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench bench-quick sanitize lint format docs clean
+.PHONY: help serve test bench bench-quick bench-profile sanitize lint format docs clean
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,16 +19,21 @@ test: ## the only gate: lint, types, stubs, documentation and all tests in one r
 	@scripts/venv test
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: ## whole servers side by side (writes bench/RESULTS.md), then the core's stages
+bench: ## the core's stages, then whole servers side by side and the verdict on every target (writes bench/RESULTS.md)
 	@scripts/apt-packages test
 	@scripts/venv bench
-	@$(BIN)/python bench/run.py $(ARGS)
 	@$(BIN)/python -m pytest bench/test_stages.py --benchmark-only
+	@$(BIN)/python bench/run.py $(ARGS)
 
-bench-quick: ## the servers in a minute; prints only
+bench-quick: ## the servers that matter daily, in a minute; prints only
 	@scripts/apt-packages test
 	@scripts/venv bench
 	@$(BIN)/python bench/run.py --quick $(ARGS)
+
+bench-profile: ## where the time of one event goes, by stage (writes bench/PROFILE.md)
+	@scripts/apt-packages profile
+	@scripts/venv bench
+	@$(BIN)/python bench/breakdown.py $(ARGS)
 
 sanitize: ## tests/core on a core built with AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/apt-packages build

@@ -1,4 +1,4 @@
-"""Measurements -> bench/results.svg: CPU per event as bars, one group a scenario. Pure, like report.py.
+"""Results -> SVG: bars of CPU per event (for the README, and of every scenario) and of p99. Pure, like report.py.
 
 Plain SVG text, readable on light and dark pages: every colour is a middle tone, and the background is left to the page.
 """
@@ -6,56 +6,92 @@ Plain SVG text, readable on light and dark pages: every colour is a middle tone,
 from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import median
+from typing import NamedTuple
 
-from bench.report import Measurement, Table
-from bench.scenarios import SCENARIOS
+from bench.results import Measurement, Results
+from bench.scenarios import LATENCY, ONE, SCENARIOS, SHARES
 from bench.servers import SERVERS
 
 COLOURS = {"nginx": "#8c8c8c", "floor": "#b9a06a", "commit": "#2f8f6b", "fsync": "#3b78c2"}
-WIDTH, LEFT, ROW, GAP, TOP = 760, 230, 20, 14, 34
-SCALE_RIGHT = 90  # room for a bar's number
+OTHER = "#b0748f"  # the Python servers
+README = ("floor", "commit", "nginx", "fsync", "socketify", "granian", "uvicorn")
+WIDTH, LEFT, ROW, GAP, TOP = 760, 230, 22, 14, 34
+RIGHT = 90  # room for a bar's number
 
-Bar = tuple[str, str, float]  # server, title, microseconds
+
+class Bar(NamedTuple):
+    server: str
+    title: str
+    value: float
 
 
-def chart(measurements: Iterable[Measurement]) -> str:
-    """The whole file."""
-    groups = _groups(Table(measurements))
-    widest = max(value for _, bars in groups for _, _, value in bars)
-    parts, y = [], TOP
-    for title, bars in groups:
-        parts.append(_text(10, y + 14, title, "start", weight="bold"))
-        y += ROW + 2
+Group = tuple[str, Sequence[Bar]]
+
+
+def charts(results: Results) -> dict[str, str]:
+    """File name -> SVG, of what was measured."""
+    cpu = "CPU microseconds per event, whole process tree (less is better)"
+    found = {
+        "results.svg": chart(f"{cpu}, 64 keep-alive connections", "µs", [("", _cpu(results, "keepalive", README))]),
+        "scenarios.svg": chart(
+            f"{cpu}; each scenario has its own scale", "µs",
+            [(row.title, _cpu(results, row.name, ONE)) for row in SCENARIOS], shared=False,
+        ),
+        "latency.svg": chart("p99 milliseconds at fixed rates (less is better)", "ms", _latency(results)),
+    }  # fmt: skip
+    return {name: svg for name, svg in found.items() if svg}
+
+
+def chart(head: str, unit: str, groups: Iterable[Group], *, shared: bool = True) -> str:
+    """The whole file, with one scale or a scale for each group; empty without a bar."""
+    drawn = [(title, bars) for title, bars in groups if bars]
+    if not drawn:
+        return ""
+    widest = max(bar.value for _, bars in drawn for bar in bars)
+    parts, y = [_text(10, 20, head, "start", size=13, weight="bold")], TOP
+    for title, bars in drawn:
+        if title:
+            parts.append(_text(10, y + 15, title, "start", weight="bold"))
+            y += ROW + 2
+        scale = (WIDTH - LEFT - RIGHT) / (widest if shared else max(bar.value for bar in bars))
         for bar in bars:
-            parts += _bar(bar, y, (WIDTH - LEFT - SCALE_RIGHT) / widest)
+            parts += _bar(bar, y, scale, unit)
             y += ROW
         y += GAP
-    head = _text(10, 20, "CPU microseconds per event, whole process tree (less is better)", "start", size=13)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" font-family="sans-serif" role="img" '
-        f'aria-label="CPU per event of fastpixel, nginx and a C floor">\n' + "\n".join([head, *parts]) + "\n</svg>\n"
+        f'aria-label="{escape(head)}">\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 
-def _groups(table: Table) -> list[tuple[str, Sequence[Bar]]]:
-    found = []
-    for scenario in SCENARIOS:
-        bars = [
-            (name, server.title, median(run.cpu_per_event for run in table.runs(scenario.name, name)))
-            for name, server in SERVERS.items()
-            if table.runs(scenario.name, name)
-        ]
-        if bars:
-            found.append((scenario.title, bars))
-    return found
+def _cpu(results: Results, scenario: str, servers: Iterable[str]) -> list[Bar]:
+    """Dearer ones lower down: the order is that of the numbers."""
+    found = [(name, results.of(scenario, name)) for name in servers]
+    bars = [Bar(name, SERVERS[name].title, _median(runs)) for name, runs in found if runs]
+    return sorted(bars, key=lambda bar: bar.value)
 
 
-def _bar(bar: Bar, y: float, scale: float) -> list[str]:
-    server, title, value = bar
+def _median(runs: Iterable[Measurement]) -> float:
+    return median(run.cpu_per_event for run in runs)
+
+
+def _latency(results: Results) -> list[Group]:
+    groups = []
+    for share in SHARES:
+        found = [(name, results.of(f"rate{share}", name)) for name in LATENCY]
+        bars = [Bar(name, SERVERS[name].title, median(r.p99_us for r in runs) / 1000) for name, runs in found if runs]
+        groups.append((f"{share} % of the full rate", bars))
+    return groups
+
+
+def _bar(bar: Bar, y: float, scale: float, unit: str) -> list[str]:
+    width, colour = bar.value * scale, COLOURS.get(bar.server, OTHER)
+    digits = 1 if unit == "µs" else 2
+    weight = "bold" if bar.title.startswith("fastpixel") else "normal"
     return [
-        _text(LEFT - 8, y + 14, title, "end"),
-        f'<rect x="{LEFT}" y="{y + 3}" width="{value * scale:.1f}" height="{ROW - 6}" fill="{COLOURS[server]}"/>',
-        _text(LEFT + value * scale + 6, y + 14, f"{value:.1f} µs", "start"),
+        _text(LEFT - 8, y + 15, bar.title, "end", weight=weight),
+        f'<rect x="{LEFT}" y="{y + 3}" width="{width:.1f}" height="{ROW - 6}" rx="2" fill="{colour}"/>',
+        _text(LEFT + width + 6, y + 15, f"{bar.value:.{digits}f} {unit}", "start", weight=weight),
     ]
 
 

@@ -1,15 +1,16 @@
 /* load: the load generator of the benchmarks. One thread on epoll, loopback only, always bounded in time.
  *
  *     load HOST PORT --template FILE [--connections N] [--depth N] [--seconds S] [--warmup S] [--requests N]
- *          [--rate R] [--new-connection] [--status N] [--length N] [--cpu-of PID]...
+ *          [--first N] [--rate R] [--new-connection] [--status N] [--length N] [--cpu-of PID]...
  *
  * A slot is one connection. It writes a batch of `depth` requests at once, waits for all of their answers, then
  * writes the next batch (closed loop). With `--rate` batches become due on a fixed timetable instead and go to the
  * slot that has been idle longest; an answer's latency counts from the time its batch was due, so that a server that
- * stalls is charged for the requests that had to wait (no coordinated omission).
+ * stalls is charged for the requests that had to wait (no coordinated omission). What was due in the window counts even
+ * if its answer came after it, and what could not be sent at all counts with the time that it had waited by then.
  *
  * The template is one request, its head with LF or CRLF. Every `@@@@@@@@` in it becomes the request's number, so that
- * numbers 0 .. sent-1 can be looked for in what the server stored. Sending stops after the window, and what is under
+ * numbers 0 .. sent-1 can be looked for in what the server stored (`--first N`: from N on). Sending stops after the window, and what is under
  * way is still read: without failures `sent` and `answered` are equal.
  *
  * Every answer is read whole and must have the status, the length and no `X-Fastpixel: dropped`. A wrong answer is
@@ -134,7 +135,7 @@ typedef struct {
     const char *template;
     int connections, depth, status;
     long length;
-    u64 requests;
+    u64 requests, first;
     double seconds, warmup, rate;
     bool fresh;
     Processes processes;
@@ -155,6 +156,7 @@ static void option_set(Options *o, const char *name, const char *text)
     else if (!strcmp(name, "connections")) o->connections = (int)number(name, text, 1, MAX_CONNECTIONS);
     else if (!strcmp(name, "depth")) o->depth = (int)number(name, text, 1, MAX_DEPTH);
     else if (!strcmp(name, "requests")) o->requests = (u64)number(name, text, 1, MAX_REQUESTS);
+    else if (!strcmp(name, "first")) o->first = (u64)number(name, text, 0, MAX_REQUESTS);
     else if (!strcmp(name, "seconds")) o->seconds = number(name, text, 0.01, MAX_SECONDS);
     else if (!strcmp(name, "warmup")) o->warmup = number(name, text, 0, MAX_SECONDS);
     else if (!strcmp(name, "rate")) o->rate = number(name, text, 0.1, 1e7);
@@ -172,13 +174,14 @@ static void options_target(Options *o, char **words, int count)
     if (inet_pton(AF_INET, words[0], &o->to.sin_addr) != 1 || strncmp(words[0], "127.", 4))
         die("%s: only a 127.x.y.z address is loaded", words[0]);
     if (o->fresh && o->depth != 1) die("--new-connection sends one request a connection: no --depth");
+    if (o->requests > MAX_REQUESTS - o->first) o->requests = MAX_REQUESTS - o->first;
 }
 
 static Options options_read(int argc, char **argv)
 {
     static const struct option names[] = {
         {"template", 1, 0, 0}, {"connections", 1, 0, 0}, {"depth", 1, 0, 0}, {"requests", 1, 0, 0},
-        {"seconds", 1, 0, 0}, {"warmup", 1, 0, 0}, {"rate", 1, 0, 0}, {"status", 1, 0, 0}, {"length", 1, 0, 0},
+        {"first", 1, 0, 0}, {"seconds", 1, 0, 0}, {"warmup", 1, 0, 0}, {"rate", 1, 0, 0}, {"status", 1, 0, 0}, {"length", 1, 0, 0},
         {"cpu-of", 1, 0, 0}, {"new-connection", 0, 0, 0}, {0, 0, 0, 0}};
     Options o = {.connections = 64, .depth = 1, .status = 200, .length = 43, .requests = MAX_REQUESTS, .seconds = 3};
     int index, found;
@@ -322,7 +325,7 @@ typedef struct {
     int poller, alive, busy;
     Phase phase;
     u64 phase_ends, began, batches;
-    u64 sent, answered, failures, unsent, bytes;
+    u64 sent, answered, measured, failures, unsent, bytes;
     const char *first_failure;
     u64 window_began, window_ended, cpu_began, cpu_ended, own_began, own_ended;
     Machine machine_began, machine_ended;
@@ -403,7 +406,8 @@ static void slot_fill(Load *l, Slot *s)
 {
     u64 left = l->o.requests - l->sent;
     int count = left < (u64)l->o.depth ? (int)left : l->o.depth;
-    for (int i = 0; i < count; i++) template_number(&l->t, s->out + (size_t)i * l->t.size, l->sent + (u64)i);
+    u64 first = l->o.first + l->sent;
+    for (int i = 0; i < count; i++) template_number(&l->t, s->out + (size_t)i * l->t.size, first + (u64)i);
     s->out_size = (size_t)count * l->t.size;
     s->out_done = 0;
     s->unanswered = count;
@@ -435,8 +439,10 @@ static void slot_count(Load *l, Slot *s, Verdict verdict, size_t size, u64 now)
     s->unanswered--;
     if (verdict != GOOD) { load_fail(l, 1, why[verdict]); return; }
     l->answered++;
+    bool late = l->phase == DRAIN && l->o.rate && s->started < l->window_ended;
+    if (l->phase == MEASURE || late) histogram_add(&l->latency, now > s->started ? now - s->started : 0);
     if (l->phase != MEASURE) return;
-    histogram_add(&l->latency, now > s->started ? now - s->started : 0);
+    l->measured++;
     l->bytes += size;
 }
 
@@ -534,14 +540,22 @@ static void window_open(Load *l)
     l->own_began = clock_read(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-/* Batches that were due and never sent would have had the longest latencies: they are told, not hidden. */
+/* Batches that were due and never sent would have had the longest latencies: they are counted, not hidden. */
+static void window_unsent(Load *l, u64 now)
+{
+    for (; l->o.rate && load_may_send(l) && load_due(l) < now; l->batches++) {
+        l->unsent += (u64)l->o.depth;
+        for (int i = 0; i < l->o.depth; i++) histogram_add(&l->latency, now - load_due(l));
+    }
+}
+
 static void window_close(Load *l, u64 now)
 {
     l->window_ended = now;
     l->cpu_ended = processes_cpu(&l->o.processes);
     l->own_ended = clock_read(CLOCK_PROCESS_CPUTIME_ID);
     l->machine_ended = machine_read();
-    for (; l->o.rate && load_may_send(l) && load_due(l) < now; l->batches++) l->unsent += (u64)l->o.depth;
+    window_unsent(l, now);
     l->phase = DRAIN;
     l->phase_ends = now + DRAIN_NS;
 }
@@ -592,7 +606,7 @@ static double micros(u64 ns) { return (double)ns / 1000; }
 static void load_print(const Load *l)
 {
     const Histogram *h = &l->latency;
-    printf("{\"requests\": %lu, \"seconds\": %.6f, \"failures\": %lu, ", h->count,
+    printf("{\"requests\": %lu, \"seconds\": %.6f, \"failures\": %lu, ", l->measured,
            (double)(l->window_ended - l->window_began) / (double)NS, l->failures);
     if (l->first_failure) printf("\"first_failure\": \"%s\", ", l->first_failure);
     printf("\"sent\": %lu, \"answered\": %lu, \"unsent\": %lu, ", l->sent, l->answered, l->unsent);

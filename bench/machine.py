@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-LIBRARIES = ("uvloop", "httptools", "lmdb", "msgpack")
+LIBRARIES = ("uvloop", "httptools", "lmdb", "msgpack", "uvicorn", "granian", "socketify")
 
 
 def facts(data: Path) -> dict[str, str]:
@@ -70,6 +70,12 @@ def two_cores() -> tuple[set[int], set[int]]:
     server = mine[0]
     others = [core for core in mine[1:] if core not in _siblings(server)] or mine[1:] or mine
     return {server}, {others[0]}
+
+
+def places(cores: int) -> tuple[set[int], set[int]]:
+    """Where server and loader run: 1: a core for each; 2: both may use both, nothing is pinned to one."""
+    server, loader = two_cores()
+    return (server, loader) if cores == 1 else (server | loader, server | loader)
 
 
 def _siblings(core: int) -> set[int]:

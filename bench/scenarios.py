@@ -1,9 +1,12 @@
-"""What is measured: the scenarios, and the targets of each. Rows only."""
+"""What is measured of whole servers: the scenarios, and on how many cores. Rows only; the targets are in targets.py."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-ALL = ("nginx", "floor", "commit", "fsync")
+from bench.servers import PYTHON_SERVERS
+
+ONE = ("nginx", "floor", "commit", "fsync", *PYTHON_SERVERS)
+TWO = ("nginx", "floor", "commit", "commit2", "fsync", "fsync2", *PYTHON_SERVERS)
+SERVERS_ON = {1: ONE, 2: TWO}
 
 
 @dataclass(frozen=True)
@@ -13,33 +16,32 @@ class Scenario:
     connections: int = 64
     depth: int = 1  # requests a write
     fresh: bool = False  # a connection per request
-    servers: tuple[str, ...] = ALL
 
 
 SCENARIOS = (
     Scenario("keepalive", "64 keep-alive connections"),
-    Scenario("keepalive512", "512 keep-alive connections", 512, servers=("nginx", "floor", "fsync")),
+    Scenario("keepalive512", "512 keep-alive connections", 512),
     Scenario("pipeline", "64 connections, 16 requests a write", depth=16),
     Scenario("connect", "a connection per request, 64 at a time", fresh=True),
 )
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
-
-@dataclass(frozen=True)
-class Target:
-    """`cpu`: CPU per event is at most `limit` x that of `against`; `rate`: events a CPU second at least."""
-
-    scenario: str
-    server: str
-    against: str
-    unit: Literal["cpu", "rate"]
-    limit: float
-
-
-TARGETS = (
-    Target("keepalive", "commit", "nginx", "cpu", 0.85),
-    Target("keepalive", "commit", "floor", "cpu", 1.4),
-    Target("keepalive512", "fsync", "nginx", "cpu", 1.15),
-    Target("pipeline", "commit", "nginx", "rate", 4.5),
-    Target("connect", "commit", "nginx", "cpu", 1.3),
-    Target("connect", "fsync", "nginx", "cpu", 1.3),
+QUICK = tuple(
+    (scenario, server) for scenario in ("keepalive", "pipeline") for server in ("nginx", "floor", "commit", "fsync")
 )
+
+# Open loop: the servers, the connections each needs at full rate, and the shares of that rate in per cent.
+LATENCY = {"nginx": "keepalive", "commit": "keepalive", "fsync": "keepalive512"}
+SHARES = (25, 50, 75)
+
+# Memory: the idle connections beside 64 active ones.
+MEMORY = ("commit", "nginx", "uvicorn")
+IDLE = 10_000
+
+# The servers of these two parts that a target reads.
+JUDGED = (("latency", "fsync"), ("memory", "commit"))
+
+
+def fewer(rounds: int) -> int:
+    """The rounds of what no target reads."""
+    return max(1, rounds * 2 // 5)

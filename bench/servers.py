@@ -1,9 +1,11 @@
 """The servers that are compared: one row each, and how a row is started, stopped and asked what it stored.
 
 A server gets a kernel-picked loopback port and an empty directory. `stored` gives the numbers of the events
-that it kept; the floor keeps none. What must not be here: load, rounds, statistics.
+that it kept; the floor and the Python servers that answer constant.py's GIF keep none. `module` is what must be
+installed for it. What must not be here: load, rounds, statistics.
 """
 
+import importlib.util
 import os
 import re
 import signal
@@ -18,7 +20,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 from bench import build, machine
-from bench.errors import BenchError
+from bench.errors import BenchError, VoidRun
 
 START_SECONDS = 20
 STOP_SECONDS = 40  # the collector itself takes at most its shutdown_timeout of 30 s
@@ -38,14 +40,33 @@ class Server:
     command: Callable[[int, Path, bool], list[str]]
     ready: Ready  # pid, port, what it has logged
     stored: Callable[[Path], Iterable[int]] | None = None
+    does: str = "answers a constant GIF, stores nothing"
+    module: str = ""
+
+    @property
+    def installed(self) -> bool:
+        return not self.module or importlib.util.find_spec(self.module) is not None
 
 
-def collector(durability: str) -> Server:
+def collector(durability: str, workers: int = 1) -> Server:
     def command(port: int, home: Path, _fresh: bool) -> list[str]:
-        fixed = ["--workers", "1", "--admin-bind", "off", "--data-dir", str(home / "data")]
+        fixed = ["--workers", str(workers), "--admin-bind", "off", "--data-dir", str(home / "data")]
         return [*FASTPIXEL, "serve", "--bind", f"127.0.0.1:{port}", "--durability", durability, *fixed]
 
-    return Server(durability, f"fastpixel, {durability}", command, says_listening, exported)
+    name, title = durability, f"fastpixel, {durability}"
+    if workers > 1:
+        name, title = f"{name}{workers}", f"{title}, {workers} workers"
+    when = {"commit": "in the page cache", "fsync": "on the device"}[durability]
+    return Server(name, title, command, says_listening, exported, f"answers when the event is stored, {when}")
+
+
+def python_server(name: str, *words: str) -> Server:
+    """One process on constant.py. `@PORT@` in the words of its command is the port."""
+
+    def command(port: int, _home: Path, _fresh: bool) -> list[str]:
+        return [sys.executable, *(word.replace("@PORT@", str(port)) for word in words)]
+
+    return Server(name, name, command, answers, module=name)
 
 
 def nginx_command(port: int, home: Path, _fresh: bool) -> list[str]:
@@ -71,6 +92,16 @@ def nginx_ready(pid: int, port: int, _log: str) -> bool:
         return len(tree(pid)) > 1 and probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def answers(_pid: int, port: int, _log: str) -> bool:
+    """A first request is answered: a launcher may listen before its worker has loaded the application."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return peer.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
 def exported(home: Path) -> Iterator[int]:
     """The numbers in `fastpixel export`, one for each line, -1 for a line without one."""
     command = [*FASTPIXEL, "export", "--data-dir", str(home / "data")]
@@ -79,7 +110,7 @@ def exported(home: Path) -> Iterator[int]:
     with process:
         yield from map(number, process.stdout or ())
     if process.returncode:
-        raise BenchError(f"fastpixel export: exit {process.returncode}: {last_line(home / 'export.log')}")
+        raise VoidRun(f"fastpixel export: exit {process.returncode}: {last_line(home / 'export.log')}")
 
 
 def logged(home: Path) -> Iterator[int]:
@@ -92,16 +123,37 @@ def number(line: bytes) -> int:
     return int(found[1]) if found else -1
 
 
+CONSTANT = build.HERE / "constant.py"
 FASTPIXEL = (sys.executable, "-m", "fastpixel")
 SERVERS = {
     server.name: server
     for server in (
-        Server("nginx", "nginx + JSON log", nginx_command, nginx_ready, logged),
+        Server(
+            "nginx", "nginx + JSON log", nginx_command, nginx_ready, logged,
+            "answers a constant GIF, writes a log line for each request, a buffer of 64 KiB at a time",
+        ),
         Server("floor", "C floor", floor_command, says_listening),
         collector("commit"),
         collector("fsync"),
+        collector("commit", workers=2),
+        collector("fsync", workers=2),
+        python_server("socketify", str(CONSTANT), "@PORT@"),
+        python_server(
+            "granian",
+            *("-m", "granian", "--host", "127.0.0.1", "--port", "@PORT@", "--interface", "rsgi", "--http", "1"),
+            *("--no-ws", "--workers", "1", "--loop", "uvloop", "--runtime-mode", "st", "--backlog", "4096"),
+            *("--log-level", "warning", "--working-dir", str(build.HERE), "constant:rsgi"),
+        ),
+        python_server(
+            "uvicorn",
+            *("-m", "uvicorn", "--host", "127.0.0.1", "--port", "@PORT@", "--interface", "asgi3", "--ws", "none"),
+            *("--loop", "uvloop", "--http", "httptools", "--lifespan", "off", "--no-access-log"),
+            *("--no-server-header", "--log-level", "warning", "--backlog", "4096", "--timeout-keep-alive", "75"),
+            *("--app-dir", str(build.HERE), "constant:asgi"),
+        ),
     )
-}
+}  # fmt: skip
+PYTHON_SERVERS = tuple(name for name, server in SERVERS.items() if server.module)
 
 
 @contextmanager
@@ -124,8 +176,9 @@ def running(server: Server, home: Path, cores: set[int], *, fresh: bool = False)
 
 
 def environment() -> dict[str, str]:
-    """Without FASTPIXEL_* variables: the collector runs with its defaults."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("FASTPIXEL_")}
+    """Without the caller's FASTPIXEL_* variables: the collector runs with its defaults, but for more connections."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTPIXEL_")}
+    return {**kept, "FASTPIXEL_MAX_CONNECTIONS": "20000"}
 
 
 def free_port() -> int:
@@ -139,9 +192,9 @@ def _wait_ready(server: Server, process: subprocess.Popen[bytes], port: int, log
     deadline = time.monotonic() + START_SECONDS
     while not server.ready(process.pid, port, log.read_text(errors="replace")):
         if process.poll() is not None:
-            raise BenchError(f"{server.title} ended at once with exit {process.returncode}: {last_line(log)}")
+            raise VoidRun(f"{server.title} ended at once with exit {process.returncode}: {last_line(log)}")
         if time.monotonic() > deadline:
-            raise BenchError(f"{server.title} is not ready after {START_SECONDS} s: {last_line(log)}")
+            raise VoidRun(f"{server.title} is not ready after {START_SECONDS} s: {last_line(log)}")
         time.sleep(0.02)
 
 
@@ -159,9 +212,9 @@ def _stop(process: subprocess.Popen[bytes]) -> int | None:
 
 def _check_end(server: Server, status: int | None, log: Path) -> None:
     if status is None:
-        raise BenchError(f"{server.title} did not stop within {STOP_SECONDS} s of SIGTERM")
+        raise VoidRun(f"{server.title} did not stop within {STOP_SECONDS} s of SIGTERM")
     if status not in (0, -signal.SIGTERM):
-        raise BenchError(f"{server.title} ended with exit {status}: {last_line(log)}")
+        raise VoidRun(f"{server.title} ended with exit {status}: {last_line(log)}")
 
 
 def _kill(pids: Iterable[int]) -> None:

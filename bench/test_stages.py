@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote_plus
 import msgpack
 import pytest
 
+from bench.plain import nested
 from fastpixel import _core
 from fastpixel.dialects import rudderstack
 from fastpixel.event import FIELDS
@@ -37,18 +38,6 @@ class Stage(NamedTuple):
     stdlib: Callable[[bytes], Any]
     data: bytes
     read: Callable[[Any], Any] = lambda result: result  # what both results must agree in
-
-
-def nested(query: bytes) -> dict[str, Any]:
-    """The plain way to a tree: parse_qsl, then a dict a level; the first of a repeated name wins."""
-    root: dict[str, Any] = {}
-    for name, value in parse_qsl(query.decode("ascii"), keep_blank_values=True):
-        *parents, last = name.split(".")
-        node = root
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node.setdefault(last, value)
-    return root
 
 
 def packed(query: bytes) -> tuple[None, bytes]:

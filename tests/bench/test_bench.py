@@ -1,4 +1,4 @@
-"""The benchmark's own tests: the loader against the floor and against wrong answers, and run.py's tables.
+"""The benchmark's own tests: the loader against the floor and against wrong answers, trials, and run.py.
 
 gcc is required, as `make bench` requires it. Nothing here asserts a speed.
 """
@@ -11,18 +11,30 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from xml.etree import ElementTree
 
 import pytest
+from bench.results import Missing, Results
 
-from bench import build, chart, errors, machine, report, run, scenarios, servers
+from bench import (
+    build,
+    closed,
+    decode,
+    errors,
+    idle,
+    latency,
+    machine,
+    memory,
+    run,
+    servers,
+    trial,
+)
 
 GIF_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/gif\r\nContent-Length: 43\r\n"
 GIF = GIF_HEAD + b"\r\n" + b"G" * 43
-REQUEST_SIZE = len(run.PIXEL.read_bytes().replace(b"\n", b"\r\n"))
+REQUEST_SIZE = len(trial.PIXEL.read_bytes().replace(b"\n", b"\r\n"))
 
 
-def load(port, *options, template=run.PIXEL):
+def load(port, *options, template=trial.PIXEL):
     fixed = ["127.0.0.1", str(port), "--template", str(template), "--seconds", "0.3"]
     command = [str(build.program("load")), *fixed, *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -93,6 +105,13 @@ def test_requests_bounds_the_run_and_numbers_it(floor):
     assert (shot["sent"], shot["answered"], shot["failures"]) == (1001, 1001, 0)
 
 
+def test_numbers_may_start_later(floor):
+    heads = []
+    with canned(GIF, keep=heads) as port:
+        load(port, "--requests", 9, "--first", 1000, "--connections", 2)
+    assert sorted(map(servers.number, heads)) == list(range(1000, 1009))
+
+
 def test_every_request_is_the_template_with_its_own_number():
     heads = []
     with canned(GIF, keep=heads) as port:
@@ -123,6 +142,16 @@ def test_a_stall_counts_from_when_each_request_was_due():
     assert shot["failures"] == 0
     assert shot["p99_us"] > 100_000
     assert shot["unsent"] > 10
+    assert shot["requests"] < 10  # what was not sent is in the latencies, not in the answers
+    assert shot["p50_us"] > 50_000
+
+
+def test_an_answer_after_the_window_counts_from_when_it_was_due():
+    gate = threading.Event()
+    with slow(gate, 0.4) as port:
+        shot = load(port, "--rate", 1, "--connections", 1)
+    assert (shot["requests"], shot["answered"]) == (0, 1)
+    assert shot["max_us"] > 350_000
 
 
 @contextmanager
@@ -202,7 +231,7 @@ def test_the_loader_says_what_is_wrong_with_its_arguments(words, message):
 
 
 def test_pixel_is_the_reference_request():
-    head = run.PIXEL.read_text()
+    head = trial.PIXEL.read_text()
     target = head.split()[1]
     assert target.startswith("/pixel/v1/track?")
     assert len(re.findall(r"[?&][^=&]+=", target)) == 15
@@ -210,103 +239,103 @@ def test_pixel_is_the_reference_request():
     assert head.count("@@@@@@@@") == head.count("@") // 8 == 2
 
 
-# ---- run.py ----
+# ---- servers and trials ----
 
 
-def measurement(scenario, server, number=1, cpu=10.0, **changes):
-    values = {
-        "requests": 1000, "seconds": 0.5, "load_cpu_us": 6000.0, "busy_us": 30000.0, "steal_us": 0.0,
-        "p50_us": 400.0, "p99_us": 900.0, "bytes": 413_000,
-    }  # fmt: skip
-    return report.Measurement(scenario, server, number, cpu_us=cpu * 1000, **{**values, **changes})
+def small(tmp_path):
+    return trial.Plan(1, 0.1, tmp_path)
 
 
-CANNED = [
-    *(measurement("keepalive", "nginx", number, cpu) for number, cpu in enumerate((10, 12, 11), 1)),
-    *(measurement("keepalive", "floor", number, cpu) for number, cpu in enumerate((5, 6, 5.5), 1)),
-    *(measurement("keepalive", "commit", number, cpu) for number, cpu in enumerate((8, 9, 8.25), 1)),
-    measurement("pipeline", "nginx", cpu=9.0),
-    measurement("pipeline", "commit", cpu=1.5),
-]
+@pytest.mark.parametrize("name", [name for name in servers.PYTHON_SERVERS if servers.SERVERS[name].installed])
+def test_a_python_server_answers_the_gif(tmp_path, name):
+    server = servers.SERVERS[name]
+    case = closed.Case(closed.SCENARIOS[0], server)
+    assert closed.measure(small(tmp_path), case, 1).requests > 0
 
 
-def test_tables_show_medians_spreads_paired_ratios_and_verdicts():
-    text = report.tables(CANNED)
-    assert "### 64 keep-alive connections (`keepalive`)" in text
-    row = next(line for line in text.splitlines() if "fastpixel, commit" in line)
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[:5] == [
-        "fastpixel, commit", "8.25 (8.00..9.00)", "0.75 (0.75..0.80)", "1.50 (1.50..1.60)", "121,212"
-    ]  # fmt: skip
-    assert cells[5:9] == ["2,000", "0.40", "0.90", "413"]
-    assert cells[9] == "<= 0.85 x nginx+log CPU: met (0.75); <= 1.4 x floor CPU: missed (1.50)"
+def test_a_server_that_is_not_installed_is_named_and_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers.importlib.util, "find_spec", lambda _: None)
+    choice = run.chosen(["keepalive/granian/1"])
+    runner = run.Runner(small(tmp_path), choice)
+    assert runner.run().missing == [Missing("keepalive", "granian", 1, "not installed")]
+    assert not runner.failed
 
 
-def test_a_rate_target_is_read_from_cpu_seconds():
-    assert ">= 4.5 x nginx+log events per CPU s: met (6.00)" in report.tables(CANNED)
+def test_a_server_that_does_not_start_ends_nothing_else(tmp_path):
+    gone = servers.python_server("uvicorn", "-m", "no_such_module")
+    case = closed.Case(closed.SCENARIOS[0], gone)
+    runner = run.Runner(small(tmp_path), run.Choice([case], []))
+    assert "ended at once with exit 1" in runner.run().missing[0].why and not runner.failed
 
 
-def test_what_was_not_measured_has_no_verdict_and_no_table():
-    text = report.tables([measurement("keepalive", "commit")])
-    assert "met" not in text and "missed" not in text and "(`connect`)" not in text
+def test_decode_is_timed_beside_its_twin_and_a_copy():
+    assert len(decode.HEAD) == REQUEST_SIZE
+    for row in decode.measure(2):
+        assert 0 < row.copy_ns < row.core_ns < row.plain_ns
+    plan = decode._core.Plan([decode.rudderstack.DIALECT], fields=decode.FIELDS)
+    assert plan.record("GET", decode.TARGET, decode.HEADERS, now=1)[0] is None
 
 
-def test_document_holds_machine_versions_method_and_command():
-    how = {"command": "python bench/run.py", "placement": "Pinned.", "date": "2020-01-01 00:00 UTC"}
-    length = {"rounds": 3, "warmup": 0.2, "seconds": 2.0}
-    text = report.document(CANNED, {"CPU": "a CPU", "nginx": "1.22.1"}, {**how, **length})
-    for part in ("`python bench/run.py`", "- CPU: a CPU", "- nginx: 1.22.1", "3 interl", "Pinned.", "quiet:"):
-        assert part in text
-    assert "{" not in text
+def test_latency_of_fsync_comes_with_its_probe(tmp_path):
+    found = Results()
+    latency.measure(small(tmp_path), "fsync", 1, found)
+    assert [run.scenario for run in found.runs] == ["rate100", "rate25", "rate50", "rate75"]
+    assert found.commits[0].value_bytes > 1000 and len(found.commits[0].times_us) == latency.COMMITS
 
 
-def test_chart_is_xml_with_a_bar_for_each_median():
-    svg = ElementTree.fromstring(chart.chart(CANNED))
-    space = "{http://www.w3.org/2000/svg}"
-    texts = [text.text for text in svg.iter(f"{space}text")]
-    bars = [float(bar.get("width")) for bar in svg.iter(f"{space}rect")]
-    assert texts.count("nginx + JSON log") == 2 and "8.2 µs" in texts
-    assert len(bars) == 5
-    assert bars[1] / bars[0] == pytest.approx(5.5 / 11, rel=0.01)
+def test_memory_is_that_of_the_worker_beside_idle_connections(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "IDLE", 200)
+    found = Results()
+    memory.measure(small(tmp_path), "commit", 1, found)
+    assert [run.scenario for run in found.runs] == ["idle-before", "idle-held", "idle-after"]
+    assert found.memory[0].connections == 200 and found.memory[0].held > 1 << 20
 
 
-def test_targets_and_scenarios_name_each_other():
-    names = {scenario.name: scenario.servers for scenario in scenarios.SCENARIOS}
-    for target in scenarios.TARGETS:
-        assert {target.server, target.against} <= set(names[target.scenario])
-    assert all(set(of) <= set(servers.SERVERS) for of in names.values())
+def test_an_idle_connection_without_an_answer_is_void():
+    with canned(WRONG["wrong status"], close=True) as port:
+        with pytest.raises(errors.VoidRun, match="idle connection 1 got no GIF"):
+            with idle.held(port, trial.requests(0, 3)):
+                pass
 
 
 def test_conserved_finds_lost_doubled_and_unknown_events():
-    assert run.conserved(4, [3, 1, 0, 2]) == (0, 0)
-    assert run.conserved(4, [0, 1, 1, 9, -1]) == (2, 3)
+    assert trial.conserved(4, [3, 1, 0, 2]) == (0, 0)
+    assert trial.conserved(4, [0, 1, 1, 9, -1]) == (2, 3)
 
 
 def test_a_server_that_lost_an_event_voids_the_run(tmp_path):
-    case = run.chosen(["keepalive/nginx"])[0]
     (tmp_path / "access.log").write_bytes(b"messageId=0191d2c4-7b3e-7a10-8c55-4f2a00000000\n")
-    run.check(case, {"failures": 0, "requests": 1, "answered": 1}, tmp_path)
-    with pytest.raises(errors.BenchError, match="1 were not stored"):
-        run.check(case, {"failures": 0, "requests": 2, "answered": 2}, tmp_path)
+    trial.check(servers.SERVERS["nginx"], 1, tmp_path)
+    with pytest.raises(errors.VoidRun, match="1 were not stored"):
+        trial.check(servers.SERVERS["nginx"], 2, tmp_path)
 
 
 def test_a_wrong_answer_voids_the_run(tmp_path):
-    case = run.chosen(["keepalive/floor"])[0]
-    with pytest.raises(errors.BenchError, match="floor is void: 1 failures, the first: wrong status"):
-        run.check(case, {"failures": 1, "first_failure": "wrong status", "requests": 2}, tmp_path)
+    with canned(WRONG["wrong status"]) as port:
+        one = trial.Trial(small(tmp_path), servers.SERVERS["floor"], 1, 1, 0, port, tmp_path, [])
+        with pytest.raises(errors.VoidRun, match="failures, the first: wrong status"):
+            one.load(closed.SCENARIOS[0], "keepalive")
 
 
-def test_only_chooses_cases_and_names_them_when_there_is_none():
-    assert [case.name for case in run.chosen(["connect/fsync"])] == ["connect/fsync"]
-    assert {case.scenario.name for case in run.chosen(["pipeline"])} == {"pipeline"}
-    with pytest.raises(errors.BenchError, match="no such case; there are keepalive/nginx"):
+# ---- run.py ----
+
+
+def test_only_chooses_cases_and_parts_and_names_them_when_there_is_none():
+    assert [case.name for case in run.chosen(["connect/fsync"]).cases] == ["connect/fsync/1", "connect/fsync/2"]
+    assert {case.scenario.name for case in run.chosen(["pipeline"]).cases} == {"pipeline"}
+    assert run.chosen(["memory"]) == ([], ["memory"])
+    assert all(case.cores == 2 for case in run.chosen([], 2).cases)
+    with pytest.raises(errors.BenchError, match="no such case; there are keepalive/nginx/1"):
         run.chosen(["nope"])
 
 
 def test_rounds_rotate_the_servers_within_a_scenario():
-    cases = run.chosen(["keepalive"])
-    firsts = {run.rotated(cases, number)[0].name for number in range(len(cases))}
-    assert firsts == {case.name for case in cases}
+    cases = run.chosen(["keepalive"], 1).cases
+    order = list(closed.ordered(cases, 5))
+    firsts = {next(case.server.name for turn, case in order if turn == number) for number in range(1, 6)}
+    assert firsts == {"nginx", "floor", "commit"}  # those of the targets, which run in every round
+    assert sum(case.server.name == "nginx" for _, case in order) == 5
+    assert sum(case.server.name == "uvicorn" for _, case in order) == 2
 
 
 def test_a_missing_compiler_is_one_clear_line(monkeypatch, tmp_path):
@@ -325,7 +354,7 @@ def test_run_from_the_command_line_prints_the_floor():
     done = command_line("--quick", "--seconds", "0.1", "--only", "keepalive/floor")
     assert done.returncode == 0, done.stderr
     assert "| C floor |" in done.stdout
-    assert "round 1/1  keepalive/floor" in done.stderr
+    assert "round 2  keepalive/floor/1" in done.stderr
 
 
 def test_an_unknown_case_is_one_line_and_exit_1():
