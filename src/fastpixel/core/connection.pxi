@@ -1,9 +1,10 @@
 # One client's connection, without I/O: bytes in; answers out; records into the Intake's batch.
 #
 # How it works: it cuts each head at its blank line and each body where its framing ends, gives httptools exactly these
-# bytes to judge (plain requests in a row at once), and hands each whole request to the Intake. Answers keep the order of the requests: one that depends on
-# a batch waits in a queue, and so does everything behind it. A request that the network splits anywhere is the same
-# request. After an error the connection answers, discards what still comes, and closes.
+# bytes to judge (plain requests in a row at once), and hands each whole request to the Intake. Answers keep the order
+# of the requests: one that depends on a batch waits in a queue, and so does everything behind it. A request that the
+# network splits anywhere is the same request. After an error the connection answers, discards what still comes, and
+# closes.
 #
 # What httptools leaves open is closed here (with head.pxi): versions, Host, bare LF, Upgrade and CONNECT (which would
 # make it read a body as a request), bytes >= 0x80 in the target (which it refuses; they are percent-encoded for it),

@@ -1,6 +1,6 @@
 # A request's head: request line and the few headers that are kept, read from the raw bytes.
 #
-# httptools judges the head's syntax (Connection feeds it exactly these bytes); here stands what it leaves open, and
+# httptools judges the syntax of these bytes (Connection and Wires feed it); here stands what it leaves open, and
 # where the kept headers lie: HTTP/1.0 or HTTP/1.1 only, exactly one Host in 1.1, one Content-Length of digits only, no
 # Content-Length beside Transfer-Encoding, and no coding but `chunked` (RFC 9112, sections 3, 6 and 7).
 

@@ -98,19 +98,13 @@ cdef inline void pk_double(Pack* p, double value) noexcept nogil:
     pk_be(p, 0xCB, bits, 8)
 
 
-cdef inline void pk_str_head(Pack* p, Py_ssize_t length) noexcept nogil:
-    if length < 32:
-        pk_byte(p, 0xA0 | <int>length)
-    elif length <= 0xFF:
-        pk_be(p, 0xD9, <uint64_t>length, 1)
-    elif length <= 0xFFFF:
-        pk_be(p, 0xDA, <uint64_t>length, 2)
-    else:
-        pk_be(p, 0xDB, <uint64_t>length, 4)
-
-
 cdef enum:
     STR_HEAD = 5                    # bytes of the longest
+
+
+cdef inline void pk_str_head(Pack* p, Py_ssize_t length) noexcept nogil:
+    if pk_room(p, STR_HEAD):
+        p.len = pk_put_str_head(p.data + p.len, length) - p.data
 
 
 cdef inline void pk_str(Pack* p, const void* data, Py_ssize_t length) noexcept nogil:
@@ -119,22 +113,26 @@ cdef inline void pk_str(Pack* p, const void* data, Py_ssize_t length) noexcept n
         p.len = pk_put_str(p.data + p.len, <const byte*>data, length) - p.data
 
 
+# Where there is room already; they give the place after what they wrote, and write nothing behind it.
+
 cdef inline byte* pk_put_str(byte* to, const byte* data, Py_ssize_t length) noexcept nogil:
-    # Where there is room already. Gives the place after it.
-    if length < 32:
-        to[0] = <byte>(0xA0 | length)
-        to += 1
-    elif length <= 0xFF:
-        to[0] = 0xD9
-        to[1] = <byte>length
-        to += 2
-    else:
-        to = pk_put_long(to, length)
+    to = pk_put_str_head(to, length)
     blk_copy(to, data, length)
     return to + length
 
 
-cdef byte* pk_put_long(byte* to, Py_ssize_t length) noexcept nogil:
+cdef inline byte* pk_put_str_head(byte* to, Py_ssize_t length) noexcept nogil:
+    if length < 32:
+        to[0] = <byte>(0xA0 | length)
+        return to + 1
+    if length <= 0xFF:
+        to[0] = 0xD9
+        to[1] = <byte>length
+        return to + 2
+    return pk_put_long_head(to, length)
+
+
+cdef byte* pk_put_long_head(byte* to, Py_ssize_t length) noexcept nogil:
     cdef int width = 2 if length <= 0xFFFF else 4, i
     to[0] = 0xDA if width == 2 else 0xDB
     for i in range(width):

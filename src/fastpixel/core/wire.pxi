@@ -2,7 +2,7 @@
 #
 # How it works: one epoll descriptor holds all listening and connected sockets of a worker. The event loop watches that
 # descriptor as any file; when it is readable, turn() accepts, reads and handles whatever is ready, in C, until nothing
-# is or the batch is large. It works in steps, as the same code runs faster many times in a row than in turn with other
+# is or the turn has had its share. It works in steps, as the same code runs faster many times in a row than in turn with other
 # code: first many sockets are read, one after the other into one buffer; then httptools judges all requests there in
 # one go; then they are handled. What is not plain (Connection.whole_run) is handled as if it had come alone.
 #
@@ -63,8 +63,8 @@ cdef enum:
     BUFFER_BYTES = 262144           # of what is read before it is handled
     READS = 4                       # of one socket before others get their turn
     PIECES = 64                     # reads that are handled together
-    DROPS = 64                      # small reads of what is dropped at the end
     RUNS = 128                      # requests in them that are judged in one go
+    DROPS = 64                      # small reads of what is dropped at the end
 
 cdef uint64_t LISTENER = 1ull << 32     # marks a listener's events
 
@@ -272,7 +272,7 @@ cdef class Wires:
     def ignore(self):
         """Accepts no more."""
         for fd in self.listeners:
-            self._hear(fd, EPOLL_CTL_DEL)
+            self._hear(fd, EPOLL_CTL_DEL)      # fails while starved: then it is not there
         self.listeners.clear()
 
     cdef int _hear(self, int fd, int operation) noexcept:
@@ -285,8 +285,7 @@ cdef class Wires:
     def turn(self):
         """Does what is ready: accepts, reads, handles, sends; until nothing is, or it was enough for one turn."""
         cdef epoll_event events[EVENTS]
-        cdef int count = 1, i
-        cdef int waits = 0
+        cdef int count = 1, waits = 0, i
         self.error = None
         self.taken = 0
         while count and waits < TURN_WAITS and self.taken < TURN_BYTES:
