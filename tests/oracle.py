@@ -23,7 +23,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
+import msgspec
 from msgpack import Timestamp
 
 from fastpixel.dialect import ANSWERS, Dialect, Field, Outcome, Reply, Route
@@ -70,6 +72,9 @@ class Source:
     protocols: tuple[str, ...] = ()
     enabled: bool = True
     trust_client_ip: bool = False
+    origins: tuple[str, ...] = ()
+    rate_limit: float = 0
+    privacy: object = None
 
 
 @dataclass(frozen=True)
@@ -385,7 +390,12 @@ def _repaired(value: Any) -> Any:
 
 
 def _object(members: list[tuple[str, Any]]) -> Map:
-    return Map((_repaired(name), _repaired(value)) for name, value in members)
+    """Of names that come twice the last counts, and stands where it stood."""
+    found = Map()
+    for name, value in members:
+        found.pop(_repaired(name), None)
+        found[_repaired(name)] = _repaired(value)
+    return found
 
 
 def _settled(value: Any, depth: int) -> Any:
@@ -409,9 +419,12 @@ def parse_json(text: str, depth: int = MAX_DEPTH) -> Any:
 def unbase64(text: str) -> bytes:
     """CR, LF and TAB are dropped, a space is '+', '-_' are '+/', padding is optional; strict otherwise."""
     text = re.sub("[\r\n\t]", "", text).translate(str.maketrans(" -_", "++/"))
-    body = text.rstrip("=") if len(text) % 4 == 0 else text
+    body = text.rstrip("=")
+    missing = -len(body) % 4
+    if len(text) - len(body) > missing:
+        raise Unusable
     try:
-        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+        return base64.b64decode(body + "=" * missing, validate=True)
     except (binascii.Error, ValueError):
         raise Unusable from None
 
@@ -421,6 +434,130 @@ def parse_base64_json(text: str) -> Any:
         return parse_json(unbase64(text).decode())
     except UnicodeDecodeError:
         raise Unusable from None
+
+
+# Params -----------------------------------------------------------------------------------------------------
+#
+# pitchtarget, "params" and what follows it there.
+
+SPECIAL = {
+    "email": "traits.email",
+    "uuid": "userId",
+    "fbid": "traits.fbid",
+    "access_token": "traits.accessTokenSha256",
+}
+KEPT_TEXT = 4096
+_JSON_STRING = r'"(?:[^"\\]|\\.)*"'
+_HASHED = "sha256:([0-9a-f]{64})"
+_NOTE = re.compile(_HASHED + " ([0-9]{1,9}) bytes (bad_json|bad_encoding|too_deep|not_an_object|bad_base64)")
+
+
+class NotParams(Exception):
+    """`params` cannot be read as an object; `text` is as far as it could be decoded, None: not even that."""
+
+    def __init__(self, error: str, text: str | None = None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.text = text
+
+
+def read_params(value: str) -> Map | None:
+    """The object in a form-decoded value, without the names that do not count; None: there is none."""
+    if is_blank(value):
+        return None
+    text = value.strip(_SPACE)
+    if not text.startswith("{"):
+        text = _decoded(text)
+    if is_too_deep(text, MAX_DEPTH):
+        raise NotParams("too_deep", text)
+    try:
+        found = parse_json(text)
+    except Unusable:
+        raise NotParams("bad_json", text) from None
+    if not isinstance(found, Map):
+        raise NotParams("not_an_object", text)
+    return screened(found)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return unbase64(text).decode()
+    except Unusable:
+        raise NotParams("bad_base64") from None
+    except UnicodeDecodeError:
+        raise NotParams("bad_encoding") from None
+
+
+def is_too_deep(text: str, depth: int) -> bool:
+    """Whether the first thing wrong with a JSON text is a bracket too many.
+
+    Up to there it must be the beginning of a document: with null for what follows, and closed, it is a whole one.
+    """
+    closers = ""
+    for found in re.finditer(rf"{_JSON_STRING}|[\[\]{{}}]", text, re.S):
+        if found[0] in "[{" and len(closers) == depth:
+            return is_json_text(text[: found.start()] + "null" + closers)
+        if found[0] in "[{":
+            closers = ("]" if found[0] == "[" else "}") + closers
+        elif found[0] in "]}":
+            closers = closers[1:]
+    return False
+
+
+def is_json_text(text: str) -> bool:
+    try:
+        parse_json(text)
+    except Unusable:
+        return False
+    return True
+
+
+def screened(value: Any, top: bool = True) -> Any:
+    """Without names that begin with $ or _ or have a dot, at any depth, and without tokens below the top."""
+    if isinstance(value, list):
+        return [screened(member, False) for member in value]
+    if not isinstance(value, Map):
+        return value
+    ignored = {name for name in value if name.startswith(("$", "_")) or "." in name}
+    ignored |= set() if top else {"access_token"}
+    return Map((name, screened(member, False)) for name, member in value.items() if name not in ignored)
+
+
+def special(name: str, value: Any) -> Any:
+    """What is stored of a special member; None: nothing."""
+    if isinstance(value, str) and is_blank(value):
+        return None
+    if name == "access_token":
+        return token_hash(value) if isinstance(value, str) else None
+    if name == "fbid":
+        digits = re.fullmatch("[0-9]+", str(value)) and type(value) in (int, str)
+        return value if digits else None
+    return str(value) if name == "uuid" and type(value) is int else value
+
+
+def token_hash(token: str) -> str:
+    """What a reject has in a token's place is its hash already."""
+    known = re.fullmatch(_HASHED, token)
+    return known[1] if known else hashlib.sha256(token.encode()).hexdigest()
+
+
+def unread(value: str, failed: NotParams) -> Map:
+    """The members of context that say what became of `params`."""
+    if failed.text is not None and is_harmless(failed.text):
+        kept = failed.text.encode()[:KEPT_TEXT].decode("utf-8", "ignore")
+        return Map(paramsError=failed.error, paramsText=kept)
+    if note := _NOTE.fullmatch(value.strip(_SPACE)):
+        return Map(paramsError=note[3], paramsLength=int(note[2]), paramsSha256=note[1])
+    octets = value.encode()
+    digest = hashlib.sha256(octets).hexdigest()
+    return Map(paramsError=failed.error, paramsLength=len(octets), paramsSha256=digest)
+
+
+def is_harmless(text: str) -> bool:
+    """No token can be in it: not by its name, whatever parts its letters, nor escaped, nor bare or in base64 again."""
+    letters = re.sub("[^A-Za-z]", "", text).lower()
+    mixed = re.search(r'[^A-Za-z0-9+/=_ \t\r\n"-]', text) or len(text.encode()) < 20
+    return bool(mixed) and "accesstoken" not in letters and "\\u" not in text
 
 
 def convert(kind: str, text: str) -> Any:
@@ -482,7 +619,7 @@ def match(dialects: Sequence[Dialect], method: str, path: bytes) -> Match:
 
 def is_aside(row: Field) -> bool:
     """Whether a row's text is not simply put at its path."""
-    return bool(row.when or row.trusted or not row.to)
+    return bool(row.when or row.trusted or not row.to or row.kind == "params")
 
 
 class Event:
@@ -590,6 +727,9 @@ class Event:
             return
         if text is None or not to or (to == "timestamp" and not text):
             return
+        if kind == "params":
+            self.take_params(text)
+            return
         try:
             value = convert(kind, text)
         except Unusable:
@@ -601,10 +741,28 @@ class Event:
     def store_unusable(self, row: Field, text: str) -> None:
         if row.required:
             raise Refused(row.required)
+        if row.on_bad == "ignore":
+            return
         if row.to != "timestamp":
             self.client()[row.source] = text
             return
         self.untimed = text
+
+    def take_params(self, text: str) -> None:
+        """Members become properties, where no row has set them, but for the special ones."""
+        try:
+            members = read_params(text)
+        except NotParams as failed:
+            self.tree.setdefault("context", Map()).update(unread(text, failed))
+            return
+        if members is None:
+            return
+        properties = self.tree.setdefault("properties", Map())
+        for name, value in members.items():
+            if name not in SPECIAL:
+                properties.setdefault(name, value)
+            elif (stored := special(name, value)) is not None:
+                put(self.tree, SPECIAL[name].split("."), stored, NO_INDEX)
 
     def client(self) -> Map:
         """The map context.client; whatever else is in its place moves into it."""
@@ -694,9 +852,10 @@ def set_unusable_time(event: Event) -> None:
 
 
 def set_defaults(event: Event) -> None:
-    for path, value in event.dialect.defaults:
-        if get(event.tree, path.split(".")) is None:
-            put(event.tree, path.split("."), value, NO_INDEX)
+    for path, value in (*event.route.defaults, *event.dialect.defaults):
+        *above, name = path.split(".")
+        if name not in (get(event.tree, above) or Map()):
+            put(event.tree, [*above, name], value, NO_INDEX)
 
 
 def skewed(event: Event, now: int) -> int:
@@ -874,25 +1033,57 @@ def reject_of(request: Request, verdict: Verdict) -> dict[str, Any] | None:
     if verdict.reason is None or verdict.reason in NOT_KEPT or request.method == "HEAD":
         return None
     headers = {name: request.header(name) for name in KEPT_HEADERS}
+    target, body = redacted(verdict.route, request) if verdict.route.redact else (request.target, request.body)
     reject: dict[str, Any] = {
         "receivedAt": Timestamp.from_unix_nano(request.now),
         "protocol": verdict.dialect.name,
         "reason": verdict.reason,
         "method": request.method,
-        "target": request.target.decode("utf-8", "replace"),
+        "target": target.decode("utf-8", "replace"),
         "headers": {name: value.decode("utf-8", "replace") for name, value in headers.items() if value},
     }
     if verdict.write_key:
         reject["writeKey"] = verdict.write_key
     if request.ip:
         reject["ip"] = request.ip
-    return {**reject, **_kept_body(request.body, verdict.reason in RETRIABLE)}
+    return {**reject, **_kept_body(request.body, body, verdict.reason in RETRIABLE)}
 
 
-def _kept_body(body: bytes, whole: bool) -> dict[str, Any]:
-    """4 KiB, unless a retry needs all of it; the hash says what was cut."""
+def redacted(route: Route, request: Request) -> tuple[bytes, bytes]:
+    """pitchtarget: a reject has the parameters of the rows, tokens as hashes, and no `params` that is unreadable."""
+    body = b"" if request.method != "POST" or is_json(request.header("content-type")) else request.body
+    coded = (request.header("content-encoding") or b"").strip().lower() not in (b"", b"identity")
+    query = rewritten(route, request.query)
+    return request.path + (b"?" + query if query else b""), b"" if coded else rewritten(route, body)
+
+
+def rewritten(route: Route, part: bytes) -> bytes:
+    rows = {row.source: row for row in route.fields if not row.source.startswith("path.")}
+    found = list(pairs(part))
+    kept = [(name, safe(text) if rows[name].kind == "params" else text) for name, text in found if name in rows]
+    return urlencode(kept).encode() if len(found) <= MAX_PAIRS else b""
+
+
+def safe(value: str) -> str:
+    """`params` without secrets: read again, it makes the same event, but for the text of one that is unreadable."""
+    try:
+        members = read_params(value)
+    except NotParams as failed:
+        octets = value.encode()
+        note = f"sha256:{hashlib.sha256(octets).hexdigest()} {len(octets)} bytes {failed.error}"
+        return value if _NOTE.fullmatch(value.strip(_SPACE)) else note
+    if members is None:
+        return ""
+    if "access_token" in members:
+        token = special("access_token", members["access_token"])
+        members["access_token"] = token and f"sha256:{token}"
+    return msgspec.json.encode(members).decode()
+
+
+def _kept_body(sent: bytes, body: bytes, whole: bool) -> dict[str, Any]:
+    """4 KiB of what may be kept, unless a retry needs all of it; the hash says what was cut."""
     kept = body if whole else body[:KEPT_BODY]
-    found: dict[str, Any] = {"bodySha256": hashlib.sha256(body).hexdigest()} if len(kept) < len(body) else {}
+    found: dict[str, Any] = {"bodySha256": hashlib.sha256(sent).hexdigest()} if kept != sent else {}
     if kept:
         try:
             found["body"] = kept.decode()

@@ -309,8 +309,9 @@ def test_the_lists_are_those_of_the_record_and_of_the_dialects():
     from fastpixel import dialect
 
     assert set(event.SERVER_OWNED) == config_module.SERVER_OWNED
-    assert get_args(config_module.FieldKind) == tuple(dialect.KINDS)
-    assert get_args(config_module.Method) == dialect.METHODS
+    assert (*get_args(config_module.FieldKind), "params") == tuple(dialect.KINDS)
+    assert (*get_args(config_module.Method), "PUT") == dialect.METHODS
+    assert set(config_module.BUILTIN_PROTOCOLS) == {one.name for one in dialects.BUILTIN}
 
 
 # -- variables and flags ----------------------------------------------------------------------------------------------
@@ -500,7 +501,7 @@ def test_the_module_prints_the_documentation():
 
 LATER = """
 retention = "1d"
-on_full = "refuse"
+on_full = "drop_oldest"
 [privacy]
 gpc = "drop"
 [[sources]]
@@ -517,7 +518,7 @@ visitor = true
 def test_settings_that_nothing_acts_on_yet_are_named(tmp_path):
     (tmp_path / "f.toml").write_text(LATER)
     found = set(schema.dormant(load(tmp_path / "f.toml")))
-    assert found == {"retention", "privacy.gpc", "sources.origins", "sources.privacy.gpc", "dialects.routes.visitor"}
+    assert found == {"retention", "on_full"}
 
 
 def test_defaults_are_no_reason_for_a_notice():
@@ -542,13 +543,6 @@ def notices(**flags):
 def test_a_service_that_starts_names_what_has_no_effect():
     assert notices()[1:] == []
     assert "FASTPIXEL_WORKRES" in notices()[0]
-    assert notices(retention="1d", privacy_gpc="drop")[1:] == [
-        "set, but without effect before a later release: retention, privacy.gpc"
+    assert notices(retention="1d", on_full="drop_oldest")[1:] == [
+        "set, but without effect before a later release: on_full, retention"
     ]
-
-
-def test_and_the_protocols_that_it_does_not_speak():
-    assert notices(protocols="kissmetrics,tracardi,ksense")[1:] == ["protocols of a later release: ksense, tracardi"]
-    assert notices(protocols="kissmetrics,rudderstack")[1:] == []
-    source = '[{"key": "k", "protocols": ["segment"]}, {"key": "l"}]'
-    assert notices(sources=source)[1:] == ["protocols of a later release: segment"]

@@ -12,7 +12,7 @@ from vectors import Vector
 
 ALL = vectors.load()
 RUNS = list(vectors.runs(ALL))
-ROUTED = [vector for vector in ALL if vectors.parsed(vector) and vector.expect[0].get("status") not in (204, 404, 405)]
+ROUTED = [vector for vector in ALL if vector.is_the_oracles and vector.expect[0].get("status") not in (204, 404, 405)]
 
 
 @pytest.mark.parametrize(("vector", "mode"), RUNS, ids=[f"{vector.id}-{mode}" for vector, mode in RUNS])
@@ -23,7 +23,7 @@ def test_vector(vector: Vector, mode: str):
 def judged(vector: Vector) -> tuple[oracle.Request, oracle.Verdict]:
     request = vectors.parsed(vector)
     assert request is not None
-    return request, oracle.judge(vectors.DIALECTS, vector.sources, request)
+    return request, oracle.judge(vectors.DIALECTS, vector.settings.sources, request)
 
 
 @pytest.mark.parametrize("vector", ROUTED, ids=[vector.id for vector in ROUTED])

@@ -15,6 +15,8 @@ cdef enum:                          # which bytes a Span means
     IN_SCRATCH                      # decoded text
     IN_PACKED                       # values that are msgpack already
     IN_PLAN                         # constants of the Plan
+    IN_ALIAS                        # the path that an alias stands for
+    IN_SHARED                       # a context that events of one request have in common
 
 cdef enum:
     SPAN_NONE = 0xFFFFFFFF          # `at` of a Span that there is not
@@ -77,6 +79,7 @@ cpdef enum _Kind:                   # of value; a row in dialect.KINDS and a fun
     K_JSON
     K_BASE64_JSON
     K_DOTPATH
+    K_PARAMS                        # of PitchTarget: a function in params.pxi
 
 cdef enum:
     MAX_PAIRS = 1000                # of a request
@@ -94,6 +97,9 @@ cdef enum:
     SHAPE_GATES = 8
     SHAPE_TEXT = 4096               # constant bytes
     REC_HEAD = 64                   # at most, of what a record has before its tree and is not constant
+    REC_SCRATCH = 4096              # bytes of decoded text that there is always room for
+    REC_BULK = 262144               # a form of more bytes is a large one
+    UUID_TEXT = 36
     REC_VALUE = 16                  # at most, of a value that is a number or a time, or of a text's head
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -201,6 +207,7 @@ cdef struct Row:                    # dialect.Field
     bint unquote
     bint tidy
     bint trusted
+    bint ignored                    # if its value is unusable
     bint aside                      # read into the second root, placed when everything is known
     bint is_timestamp
 
@@ -229,9 +236,13 @@ cdef struct Route:                  # dialect.Route
     bint drop_bad
     bint skew
     bint variables                  # the path has some
+    bint visitor                    # anonymousId may come from the visitor cookie
+    bint personal                   # its type is about a person only: identify, alias, group
+    bint python                     # a handler answers it
+    uint64_t shared                 # bits of the dialects that have this route
     Span head                       # packed members `protocol` and `type`
     Span path
-    int replies[3][3]               # by AcceptClass and Outcome
+    int replies[3][4]               # by AcceptClass and Outcome
 
 cdef enum:                          # what the client's Accept header asks for
     ACCEPT_IMAGE
@@ -242,10 +253,13 @@ cdef enum:
     OUT_STORED
     OUT_REFUSED
     OUT_UNAVAILABLE
+    OUT_LIMITED
+    OUTCOMES
 
 cdef struct Match:                  # what a method and path lead to
     const Route* route              # NULL: none
     int methods                     # that the path answers; 0: unknown path
+    int protocol                    # number of the dialect whose path it is
 
 cdef enum:
     FIELD_TEXT
@@ -263,13 +277,72 @@ cdef enum:                          # names that the core itself sets or asks fo
     N_IP
     N_USER_AGENT
     N_REFERRER
+    N_WRITE_KEY
     KNOWN_COUNT
+
+cdef enum:                          # names that an anonymised event has not, in the order of _PERSONAL_NAMES
+    P_ANONYMOUS_ID
+    P_USER_ID
+    P_PREVIOUS_ID
+    P_SESSION_ID
+    P_TRAITS
+    PERSONAL
+
+cdef enum:                          # config.IpPolicy
+    IP_KEEP
+    IP_TRUNCATE
+    IP_DROP
+
+cdef enum:                          # config.GpcPolicy
+    GPC_IGNORE
+    GPC_ANONYMISE
+    GPC_DROP
 
 cdef struct Source:                 # config.Source
     Span packed                     # packed member `source`
     uint64_t protocols              # bits
     bint enabled
     bint trust_client_ip
+    int number                      # in the order of the configuration
+    int ip                          # its policies
+    int gpc
+    Names origins                   # count 0: all
+    int cell                        # of its rate limit, or -1
+    uint64_t interval               # ns between two events at that rate
+
+cdef struct Alias:                  # a prefix of paths that stands for another
+    Span prefix
+    Span target
+
+cdef struct Visitor:                # config.Visitor
+    bint on
+    Span name                       # of the cookie, with the '='
+
+cdef enum ParamsResult:             # what a parameter of kind params holds; its beginning is JsonResult's
+    PRM_OBJECT
+    PRM_BAD_JSON
+    PRM_BAD_ENCODING
+    PRM_TOO_DEEP
+    PRM_NOT_AN_OBJECT
+    PRM_BAD_BASE64
+    PRM_BLANK
+
+cdef enum:                          # members that are no properties, in the order of _PARAMS_SPECIAL
+    PRM_EMAIL
+    PRM_UUID
+    PRM_FBID
+    PRM_TOKEN
+    PRM_SPECIALS
+
+cdef struct ParamsNames:
+    Names special                   # those members,
+    Path targets[PRM_SPECIALS]      # and where they go
+    Segment properties
+    Segment error                   # of context, with what else it has if the parameter could not be read
+    Segment text
+    Segment length
+    Segment sha256
+    Span errors[PRM_BLANK]          # texts of the results
 
 cdef struct Owned:                  # before each array of a Plan
     Owned* next
@@ -280,12 +353,22 @@ cdef struct PlanData:
     Route* routes
     int route_count
     Names paths                     # of routes without variables
-    int path_routes[256][4]         # of those, by Method: number of the route, or -1
+    int path_routes[256][4]         # of those, by Method up to M_PUT: number of the route, or -1
     Names fields                    # of the record
     int field_types[64]
+    uint64_t numeric                # bits of the fields in which a number becomes text
     Names sources
     Source* source_rows
+    Source general                  # what holds where no source is known
+    Source strictest                # the strictest privacy rules of all, for what was refused before it was known
+    Span protocols[64]              # packed members `protocol`
+    Alias* aliases                  # the longest prefix first
+    int alias_count
+    Visitor visitor
+    uint64_t* cells                 # of rate limits, shared with other workers; NULL: there are none
     Segment known[KNOWN_COUNT]
+    ParamsNames params
+    Segment personal[PERSONAL]
 
 # --- a request --------------------------------------------------------------------------------------------------------
 
@@ -299,12 +382,15 @@ cdef enum:                          # Header: the kept ones
     H_CONTENT_ENCODING
     H_REQUEST_METHOD
     H_REQUEST_HEADERS
+    H_COOKIE
+    H_FORWARDED_PROTO
     HEADER_COUNT
 
 cdef enum:                          # Method
     M_GET
     M_HEAD
     M_POST
+    M_PUT
     M_OPTIONS
     M_CONNECT
     M_OTHER
@@ -332,9 +418,12 @@ cdef struct Request:
     bint chunked
     bint has_length
     bint non_ascii                  # the target has bytes >= 0x80
+    bint gpc                        # Sec-GPC: 1 or DNT: 1
+    bint secure                     # came by TLS, as far as is known
     uint64_t length                 # Content-Length
     const byte* ip                  # text
     int ip_len
+    const byte* alias               # the bytes of IN_ALIAS
     Time received
 
 # --- JSON ---------------------------------------------------------------------------------------------------------------
@@ -359,7 +448,9 @@ cdef struct JsonEdit:               # what is changed when the document is compl
 cdef struct Json:                   # a transcoder; zeroed once, then reused for many documents
     Cursor src
     Pack* out
-    int left                        # levels that may still be opened
+    int left                        # levels that may still be opened,
+    int top                         # and how many are left in the outermost map
+    bint screened                   # names that `params` ignores are left out
     JsonResult result
     Py_ssize_t error                # offset of the first bad byte
     Py_ssize_t protos               # `__proto__` members left out
@@ -429,6 +520,7 @@ cdef struct Shape:                  # the names of a query, and how its record i
     int uses                        # bits by Extra
     int used                        # bytes of text
     bint trusted                    # the source has trust_client_ip
+    int ip                          # and this policy
     bint identity                   # a pair with G_IDENTITY must not be blank
     bint idle                       # not used since another one wanted the place
     uint64_t skipped
@@ -443,6 +535,7 @@ cdef struct Rec:                    # working memory of one request, reused by t
     Bases bases
     Pack scratch
     Pack packed
+    Pack alias                      # a path that an alias stands for
     Tree tree
     Json json
     Shape* shapes                   # SHAPE_SETS * SHAPE_WAYS of them and a draft; NULL: none
@@ -471,14 +564,26 @@ cdef struct Rec:                    # working memory of one request, reused by t
     const Route* route
     const Source* source            # NULL: none configured
     const Request* request
+    int protocol                    # number of the dialect that it is recorded as
+    Span type                       # text; at SPAN_NONE: the route's
+    bint anonymous                  # the source anonymises, and the request asks for it
+    bint issued                     # `visitor` is new
+    bint visited                    # `visitor` was made for an earlier event of the request
+    byte visitor[UUID_TEXT]        # the cookie's id
     int32_t slots[MAX_ROWS]         # node of each row, or -1
     int32_t known[KNOWN_COUNT]      # root members
     int pairs
+    bint bulky                      # a large form was read, and the buffers are as large
     uint64_t skipped                # pairs with a `__proto__` segment
     bint timed                      # `time` is the client's
+    bint misfit                     # a listed field had the wrong type, or was a time that is none
+    bint closed                     # the context is whole already
+    bint moved                      # context.client has members that the client put elsewhere
     bint dedupe                     # the messageId is to be a hash
     Time time
     Span bad_time                   # the client's unusable time; len 0: none
+    Span secret                     # text whose SHA-256 is still to be made; len 0: none
+    Span secret_at                  # the place of its digits, in the scratch buffer
 
 cdef struct Address:
     byte bytes[16]
@@ -504,15 +609,20 @@ cdef enum AnswerFlag:
     A_CLOSE = 2                     # Connection: close
     A_KEEP = 4                      # HTTP/1.0: Connection: keep-alive
     A_DURABLE = 8                   # only true once its batch is stored
-    A_RAW = 16                      # the text is a whole answer, not an Origin
+    A_RAW = 16                      # a whole answer stands behind the Origin
+    A_COOKIE = 32                   # a new visitor's id stands there
+    A_SECURE = 64                   # the client speaks https
+    A_NO_CORS = 128                 # the page may not read it
 
 cdef struct Answer:                 # one that waits for its turn
     int16_t reply
     int16_t reason
     int16_t unavailable             # the reply if the batch could not be stored
     uint16_t flags
-    uint32_t text_at                # Origin, or a whole answer, in Connection.side; text_len 0: none
-    uint32_t text_len
+    uint32_t text_at                # texts in Connection.side: Origin, then a whole answer or a visitor's id, then
+    uint32_t text_len               # the whole answer if the batch could not be stored
+    uint32_t origin_len             # of these; 0: none
+    uint32_t raw_len
     uint64_t batch
 
 cdef struct Body:                   # of a request that is being read

@@ -10,9 +10,12 @@ import sys
 from asyncio import Transport
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal, Protocol, TypeAlias, final
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, final
 
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
+
+_AnyReply = TypeVar("_AnyReply", bound=_Reply)
+_Event: TypeAlias = Buffer | dict[str, Any]
 
 # -- closed lists ------------------------------------------------------------------------------------------------------
 
@@ -44,7 +47,7 @@ class _Reply(Protocol):
     @property
     def content_type(self) -> str: ...
     @property
-    def body(self) -> str: ...
+    def body(self) -> str | bytes: ...
     @property
     def headers(self) -> tuple[tuple[str, str], ...]: ...
 
@@ -55,6 +58,8 @@ class _Outcome(Protocol):
     def refused(self) -> _Reply: ...
     @property
     def unavailable(self) -> _Reply: ...
+    @property
+    def limited(self) -> _Reply: ...
 
 class _Answer(Protocol):
     @property
@@ -89,6 +94,8 @@ class _Field(Protocol):
     def otherwise(self) -> str: ...
     @property
     def trusted(self) -> bool: ...
+    @property
+    def on_bad(self) -> str: ...
 
 class _Route(Protocol):
     @property
@@ -103,6 +110,14 @@ class _Route(Protocol):
     def identity(self) -> Sequence[str]: ...
     @property
     def dedupe(self) -> Sequence[str]: ...
+    @property
+    def defaults(self) -> Sequence[tuple[str, str | bool]]: ...
+    @property
+    def visitor(self) -> bool: ...
+    @property
+    def handler(self) -> Callable[[Call], _Reply] | None: ...
+    @property
+    def redact(self) -> Callable[[Call], tuple[bytes, bytes]] | None: ...
 
 class _Dialect(Protocol):
     @property
@@ -122,7 +137,29 @@ class _Dialect(Protocol):
     @property
     def errors(self) -> dict[str, str]: ...
     @property
+    def not_allowed(self) -> _Reply: ...
+    @property
+    def not_found(self) -> _Reply: ...
+    @property
+    def prefixes(self) -> Sequence[str]: ...
+    @property
     def answer(self) -> Callable[..., _Answer]: ...
+
+class _Privacy(Protocol):
+    @property
+    def ip(self) -> str: ...
+    @property
+    def gpc(self) -> str: ...
+
+class _Visitor(Protocol):
+    @property
+    def cookie(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def max_age(self) -> float: ...
 
 class _Source(Protocol):
     @property
@@ -135,6 +172,12 @@ class _Source(Protocol):
     def enabled(self) -> bool: ...
     @property
     def trust_client_ip(self) -> bool: ...
+    @property
+    def origins(self) -> Sequence[str]: ...
+    @property
+    def rate_limit(self) -> float: ...
+    @property
+    def privacy(self) -> _Privacy | None: ...
 
 class _RecordField(Protocol):
     @property
@@ -152,18 +195,26 @@ _Network: TypeAlias = str | IPv4Network | IPv6Network
 class Plan:
     """Dialect tables, sources and options, compiled.
 
-    `dialects`: fastpixel.dialect.Dialect rows, at most 64. `sources`: fastpixel.config.Source rows; none: every
-    non-empty key is accepted. `fields`: fastpixel.event.FIELDS. `options`: by dialect name, such as
-    {"rudderstack": {"reply": "gif"}}. ValueError or KeyError: a row that fastpixel.dialect.validate would have refused.
+    `dialects`: fastpixel.dialect.Dialect rows, at most 64; a route object that several of them have is served once, and
+    recorded as the first one that the source lists. `sources`: fastpixel.config.Source rows; none: every non-empty key
+    is accepted. `fields`: fastpixel.event.FIELDS. `options`: by dialect, as {"rudderstack": {"reply": "gif"}}.
+    `privacy`, `visitor`: the sections of the configuration; None: everything is kept, no cookie. `paths`: prefix -> the
+    prefix that it stands for. ValueError or KeyError: a row that fastpixel.dialect.validate would have refused.
     """
 
+    @property
+    def dialects(self) -> tuple[_Dialect, ...]: ...
+    @property
+    def sources(self) -> tuple[_Source, ...]: ...
+    @property
+    def options(self) -> Mapping[str, Mapping[str, Any]]: ...
     @property
     def protocols(self) -> tuple[str, ...]:
         """Names of the dialects, in their order."""
 
     @property
     def routes(self) -> tuple[tuple[_Dialect, _Route], ...]:
-        """(dialect, route) of every route, in the order of the rows."""
+        """(first dialect, route) of every route object, in the order of the rows."""
 
     @property
     def replies(self) -> Replies: ...
@@ -177,7 +228,10 @@ class Plan:
         sources: Sequence[_Source] = (),
         *,
         fields: Iterable[_RecordField],
-        options: Mapping[str, Mapping[str, str]] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        privacy: _Privacy | None = None,
+        visitor: _Visitor | None = None,
+        paths: Mapping[str, str] | None = None,
     ) -> None: ...
     def record(
         self,
@@ -219,6 +273,9 @@ class Replies:
         """Number of the 414."""
 
     @property
+    def robots_only(self) -> int:
+        """405 of robots.txt."""
+    @property
     def head_too_large(self) -> int:
         """Number of the 431."""
 
@@ -233,6 +290,78 @@ class Replies:
         """The number of a plain text reply that says the same whatever the reason. KeyError: an unknown status."""
 
 # -- a connection ------------------------------------------------------------------------------------------------------
+
+@final
+class Call:
+    """One request of the Python tier; valid only while its handler runs."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str:
+        """After aliases, not decoded."""
+    @property
+    def target(self) -> bytes:
+        """As it was sent."""
+    @property
+    def query(self) -> bytes: ...
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The path's `{name}` segments in order, decoded once."""
+    @property
+    def body(self) -> bytes:
+        """As it was sent, without its chunks; not inflated."""
+    @property
+    def ip(self) -> str: ...
+    @property
+    def received_ns(self) -> int: ...
+    @property
+    def received(self) -> str:
+        """RFC 3339 with milliseconds and Z."""
+    @property
+    def max_body_bytes(self) -> int: ...
+    @property
+    def replaying(self) -> bool: ...
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Of the route's dialect, as they were given to the Plan."""
+    @property
+    def key(self) -> str:
+        """The last key that was given to source()."""
+    @property
+    def config_source(self) -> Any:
+        """The source's row of the configuration; None: none is configured, or none fits."""
+    size: int
+    """Bytes of the body that the limit on records is reckoned from; a handler that inflates it says how many."""
+    otherwise: _Reply | None
+    """The answer if nothing could be stored, or the source is over its rate; None: the route's."""
+    def header(self, name: str) -> str:
+        """The first header of that lower-case name; "" if there is none. Bytes that are not UTF-8 become U+FFFD."""
+    def pairs(self) -> tuple[str | None, list[tuple[str, str]]]:
+        """(reason, decoded pairs of the query in order)."""
+    def form(self) -> tuple[str | None, list[tuple[str, str]]]:
+        """(reason, decoded pairs of the body, read as a form)."""
+    def dotted(self) -> tuple[str | None, bytes]:
+        """(reason, msgpack map) of the query read as dot paths."""
+    def json(self, data: Buffer | None = None, max_depth: int = 200, max_values: int = ...) -> tuple[str | None, bytes]:
+        """(reason, msgpack) of one JSON document; default: the body. `__proto__` members are left out and counted.
+
+        `max_values`: of more scalars, names, maps and arrays than that the reason is too_large.
+        """
+    def source(self, key: str) -> str | None:
+        """The reason against the events of this key, or None: what is added from now on is its."""
+    def refuse(self, reason: str, reply: _AnyReply, keep: bool = True) -> _AnyReply:
+        """Nothing of the request is stored, for this reason; gives the reply back. `keep`: as a reject, within caps."""
+    def forget(self) -> None:
+        """What was added is not stored."""
+    def add(self, event: _Event, type: str | None = None, strict: bool = False) -> str | None:
+        """Stages one record; the reason against it, or None. What privacy forbids is counted, and left out.
+
+        `event`: a msgpack map in canonical names (bytes, memoryview, msgspec.Raw), or a dict of canonical members: str
+        is text, a dict is a map, None is absent, anything else the bytes of one msgpack value. `type`: default, the
+        route's. `strict`: a listed field of the wrong type, or a time that is none, is `bad_field`, and not moved
+        aside.
+        """
 
 @final
 class Batch:
@@ -277,12 +406,16 @@ class Intake:
     `now`: gives the time of receipt; default: the clock. `page`: writable memory of PAGE_LAYOUT["words"] 64-bit words
     for the counters; default: private. `trusted_proxies`: networks whose X-Forwarded-For counts. Limits are bytes and
     connections, 0 per address: none. `rejects_per_second` bounds the rejects that cannot be retried. `on_pending` is
-    called when an empty batch gets its first member. ValueError: the page is too small, or a network is none.
+    called when an empty batch gets its first member. `cells`: writable memory of 8 bytes for each source with a rate
+    limit, in their order; default: private. `replaying`: rejects come again; rate limits do not hold. ValueError: the
+    page or the cells are too small, or a network is none.
     """
 
     on_pending: Callable[[], object] | None
     @property
     def plan(self) -> Plan: ...
+    @property
+    def replaying(self) -> bool: ...
     @property
     def tick(self) -> float:
         """Seconds of the coarse clock that timeouts are measured with, as of the last `sweep`."""
@@ -302,6 +435,8 @@ class Intake:
         max_connections_per_ip: int = 0,
         rejects_per_second: int = 20,
         on_pending: Callable[[], object] | None = None,
+        cells: bytearray | memoryview | None = None,
+        replaying: bool = False,
     ) -> None: ...
     def connection(self, ip: str = "") -> Connection:
         """A new connection of a peer with that address; "": none, as on a unix socket."""
@@ -481,8 +616,17 @@ def pack_json(data: bytes, max_depth: int = 200) -> tuple[str | None, bytes]:
     ValueError: `max_depth` is not in 0 to 1000.
     """
 
+def json_offset(data: bytes) -> int:
+    """Where one JSON document goes wrong: the offset of the first byte that cannot be right; its length: nowhere."""
+
 def unbase64(data: bytes) -> bytes | None:
     """Decodes base64 or base64url; CR, LF, TAB are dropped, a space is '+', padding is optional. None: not base64."""
+
+def pack_params(value: bytes) -> tuple[str | None, bytes]:
+    """(error, msgpack map) of a form-decoded `params` (UTF-8), as PitchTarget's pixel reads it; b"" if it is blank.
+
+    Errors: bad_json, bad_encoding, too_deep, not_an_object, bad_base64. Names that it ignores are left out.
+    """
 
 def parse_time(text: bytes, kind: Literal["unix", "unix_ms", "iso8601"] = "iso8601") -> int | None:
     """Reads a time as a kind does. None: unusable, or outside the years 1 to 9999. KeyError: no such kind."""

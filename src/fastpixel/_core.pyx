@@ -2,17 +2,26 @@
 """fastpixel's compiled core: a contents page. Read core/ in this order; `_core.pxd` is the map."""
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 import re
+from base64 import urlsafe_b64encode
 from hashlib import sha256
 from ipaddress import ip_network
+from urllib.parse import quote, unquote_to_bytes
+from zlib import decompressobj
+from zlib import error as ZlibError
 
 from httptools import HttpParserError, HttpRequestParser
+
+cdef extern from "Python.h" nogil:
+    const byte* bytes_at "PyBytes_AS_STRING"(PyObject* data)
+    Py_ssize_t bytes_len "PyBytes_GET_SIZE"(PyObject* data)
 
 cdef extern from "sys/random.h" nogil:
     ssize_t getrandom(void* buffer, size_t length, unsigned int flags)
@@ -48,17 +57,21 @@ include "core/uuid.pxi"
 include "core/tree.pxi"
 include "core/shape.pxi"
 include "core/record.pxi"
+include "core/params.pxi"
+include "core/document.pxi"
+include "core/rate.pxi"
 
 # The tables, and what is answered
 include "core/plan.pxi"
 include "core/reply.pxi"
-include "core/reject.pxi"
 
 # A connection
 include "core/head.pxi"
 include "core/proxy.pxi"
 include "core/body.pxi"
 include "core/intake.pxi"
+include "core/call.pxi"
+include "core/reject.pxi"
 include "core/connection.pxi"
 include "core/carrier.pxi"
 include "core/wire.pxi"

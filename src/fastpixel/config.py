@@ -195,19 +195,18 @@ class Privacy(msgspec.Struct, frozen=True):
     """What is kept of people; `[sources.privacy]` says it for one source."""
 
     ip: Annotated[IpPolicy, Row(_one_of(IpPolicy), "keep",
-        "Every address of an event, the client's own fields included: keep it, truncate it (/24, /48) or drop it.",
-        later=True)]
+        "Every address of an event, the client's own fields included: keep it, truncate it (/24, /48) or drop it.")]
     gpc: Annotated[GpcPolicy, Row(_one_of(GpcPolicy), "ignore",
-        "What Sec-GPC: 1 or DNT: 1 does: nothing, anonymise the event, or drop it.", later=True)]
+        "What Sec-GPC: 1 or DNT: 1 does: nothing, anonymise the event, or drop it.")]
 
 
 class Visitor(msgspec.Struct, frozen=True):
     """The first-party cookie that gives anonymousId on pixels without an identity of their own."""
 
-    cookie: Annotated[bool, Row(SWITCH, True, "Set and read the visitor cookie.", later=True)]
-    name: Annotated[str, Row(COOKIE_NAME, "_fp", "The cookie's name.", later=True)]
-    domain: Annotated[str, Row(DOMAIN, "", "The cookie's Domain; empty: the host that was asked.", later=True)]
-    max_age: Annotated[float, Row(_wait("1s"), "400d", "How long browsers keep it; it is never refreshed.", later=True)]
+    cookie: Annotated[bool, Row(SWITCH, True, "Set and read the visitor cookie.")]
+    name: Annotated[str, Row(COOKIE_NAME, "_fp", "The cookie's name.")]
+    domain: Annotated[str, Row(DOMAIN, "", "The cookie's Domain; empty: the host that was asked.")]
+    max_age: Annotated[float, Row(_wait("1s"), "400d", "How long browsers keep it; it is never refreshed.")]
 
 
 class Rudderstack(msgspec.Struct, frozen=True):
@@ -225,11 +224,10 @@ class Source(msgspec.Struct, frozen=True):
     name: Annotated[str, Row(ANY_TEXT, "", "Stored with every event of the source; empty: none.")]
     protocols: Annotated[tuple[str, ...], Row(PROTOCOLS, ["all"], "The protocols that may use the key.")]
     enabled: Annotated[bool, Row(SWITCH, True, "false: events are refused (source_disabled).")]
-    origins: Annotated[tuple[str, ...], Row(ORIGINS, [], "Pages that may send; empty: all.", later=True)]
-    rate_limit: Annotated[float, Row(RATE, "0/s", "Events a second over all workers; 0/s: no limit.", later=True)]
+    origins: Annotated[tuple[str, ...], Row(ORIGINS, [], "Pages that may send; empty: all.")]
+    rate_limit: Annotated[float, Row(RATE, "0/s", "Events a second over all workers; 0/s: no limit.")]
     trust_client_ip: Annotated[bool, Row(SWITCH, False, "Kissmetrics _ip and _ua of the client count.")]
-    token: Annotated[str, Row(SECRET, "", "kSense: the token a request must carry; empty: none.", secret=True,
-        later=True)]
+    token: Annotated[str, Row(SECRET, "", "kSense: the token a request must carry; empty: none.", secret=True)]
     privacy: Annotated[Privacy, Row(schema.table(Privacy), {}, "As [privacy], which it starts from.")]
 
 
@@ -261,7 +259,7 @@ class RouteRow(msgspec.Struct, frozen=True):
         example="/px/{key}/hit.gif")]
     type: Annotated[str, Row(SOME_TEXT, "track", "The type of its events.")]
     answer: Annotated[Answer, Row(_one_of(Answer), "gif", "The GIF, or a line of text.")]
-    visitor: Annotated[bool, Row(SWITCH, False, "anonymousId may come from the visitor cookie.", later=True)]
+    visitor: Annotated[bool, Row(SWITCH, False, "anonymousId may come from the visitor cookie.")]
     fields: Annotated[tuple[FieldRow, ...], Row(schema.tables(FieldRow), [], "Its parameters.", example=[
         {"from": "path.key", "to": "writeKey", "required": "missing_key"},
         {"from": "n", "to": "event", "required": "missing_event"},
@@ -330,10 +328,10 @@ class Config(msgspec.Struct, frozen=True):
     rudderstack: Annotated[Rudderstack, Row(schema.table(Rudderstack), {}, "RudderStack options.")]
     sources: Annotated[tuple[Source, ...], Row(schema.tables(Source), [],
         "The write keys that are accepted; none: every non-empty key is (open mode).")]
-    redirects: Annotated[tuple[Redirect, ...], Row(schema.tables(Redirect), [], "Tracardi redirects.", later=True)]
+    redirects: Annotated[tuple[Redirect, ...], Row(schema.tables(Redirect), [], "Tracardi redirects.")]
     paths: Annotated[dict[str, str], Row(ALIASES, {},
         "Prefix aliases: a request under the left path is served as if under the right one.",
-        example={"/c/": "/pixel/v1/"}, later=True)]
+        example={"/c/": "/pixel/v1/"})]
     dialects: Annotated[tuple[DialectRow, ...], Row(schema.tables(DialectRow), [], "Pixel protocols of your own.")]
     warnings: tuple[str, ...] = ()
 

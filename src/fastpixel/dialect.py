@@ -3,19 +3,27 @@
 The same rows compile to the core's Plan, print as `fastpixel dialects`, name tests, and feed the oracle in tests/.
 Built-in dialects are in `dialects/`, a user's own come from `[[dialects]]` of the configuration; both are the classes
 below. What must not be here: bytes, sockets, anything that runs per request. A new *kind of value* is a row in KINDS
-and one function in the core (`core/kind.pxi`); a new protocol is one file of rows.
+and one function in the core (`core/kind.pxi`, `core/params.pxi`); a new protocol is one file of rows.
+
+A route has one of two tiers. Compiled: its rows say all, and no Python runs for a request. Python tier: the row names
+a `handler`, which is given a `Call`, adds events to it and returns a Reply (JSON bodies, scripts, redirects); its
+`members` say what becomes of a body, for people. Everything behind the handler is shared: completion of the record,
+sources, privacy, limits, batch, answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fastpixel import _core
 from fastpixel._core import REASONS
 from fastpixel.errors import DialectError
 from fastpixel.event import FIELD_TYPES, SERVER_OWNED
+
+if TYPE_CHECKING:
+    from fastpixel._core import Call
 
 # Kind of value -> what a parameter of it looks like, and what is stored.
 KINDS: Final = {
@@ -29,9 +37,10 @@ KINDS: Final = {
     "json": "a JSON document, stored with its types",
     "base64_json": "base64 or base64url of a JSON document",
     "dotpath": "the name is a path: a.b=1 is stored as {a: {b: 1}}",
+    "params": "PitchTarget's `params`: a JSON object, plain or in base64, whose members become properties",
 }
 TIME_KINDS: Final = ("unix", "unix_ms", "iso8601")
-METHODS: Final = ("GET", "HEAD", "POST")
+METHODS: Final = ("GET", "HEAD", "POST", "PUT")
 Accept = Literal["image", "text", "other"]
 
 # Reason -> what a person should know. The names and their order are the core's enum.
@@ -88,15 +97,29 @@ class Field:
     when: str | None = None  # "NAME=VALUE": the row counts only if that parameter has exactly that value
     otherwise: str = ""  # where the text goes when `when` does not hold; empty: nowhere
     trusted: bool = False  # counts only for sources with trust_client_ip
+    on_bad: Literal["client", "ignore"] = "client"  # where what its kind cannot read goes: context.client, nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a route makes of one member of a JSON body or of kind params: `source`: its dotted name, `to`: its place."""
+
+    source: str
+    to: str
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. `body` is text, or "gif", or "reason" (the dialect's error text of the reason)."""
+    """One answer. `body`: bytes as they are; text; "gif"; or "reason" (the dialect's error text of the reason).
+
+    The core renders one whose body is text once and keeps it, so a handler makes these at import; what it makes for
+    one request is bytes. A `Cache-Control` among the headers replaces the core's no-store lines.
+    """
 
     status: int
     content_type: str
-    body: str
+    body: str | bytes
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -105,19 +128,23 @@ GIF_UNAVAILABLE: Final = Reply(503, "image/gif", "gif", (("Retry-After", "5"),))
 OK: Final = Reply(200, "text/plain; charset=utf-8", "OK")
 REASON: Final = Reply(400, "text/plain; charset=utf-8", "reason")
 TEXT_UNAVAILABLE: Final = Reply(503, "text/plain; charset=utf-8", "reason", (("Retry-After", "5"),))
+NOT_FOUND: Final = Reply(404, "text/plain; charset=utf-8", "not found\n")
+NOT_ALLOWED: Final = Reply(405, "text/plain; charset=utf-8", "method not allowed\n")
+TEXT_LIMITED: Final = Reply(429, "text/plain; charset=utf-8", "reason", (("Retry-After", "1"),))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one class of clients is answered: when the event is stored, refused, or cannot be stored now."""
+    """What a class of clients is answered: the event is stored, refused, cannot be stored now, is over a rate limit."""
 
     stored: Reply
     refused: Reply
     unavailable: Reply
+    limited: Reply
 
 
-AS_GIF: Final = Outcome(GIF, GIF, GIF_UNAVAILABLE)
-AS_TEXT: Final = Outcome(OK, REASON, TEXT_UNAVAILABLE)
+AS_GIF: Final = Outcome(GIF, GIF, GIF_UNAVAILABLE, GIF)
+AS_TEXT: Final = Outcome(OK, REASON, TEXT_UNAVAILABLE, TEXT_LIMITED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +158,9 @@ class Answer:
     text: Outcome
     other: Outcome
 
+
+Handler = Callable[["Call"], Reply]
+Redact = Callable[["Call"], tuple[bytes, bytes]]
 
 ANSWERS: Final = {
     "gif": Answer(AS_GIF, AS_GIF, AS_GIF),
@@ -149,7 +179,14 @@ class Route:
     answer: str = "gif"  # a name of ANSWERS or of the dialect's own answers, or an option that holds such a name
     identity: tuple[str, ...] = ()  # canonical names; at least one must not be blank, else missing_identity
     dedupe: tuple[str, ...] = ()  # wire names: key, ..., time; if that time counts, messageId is a hash of the request
-    visitor: bool = False
+    visitor: bool = False  # anonymousId may come from the visitor cookie
+    defaults: tuple[tuple[str, str | bool], ...] = ()  # as the dialect's, before them
+    redact: Redact | None = None  # the target and body that a reject may keep
+    members: tuple[Member, ...] = ()  # for people: what the rows cannot say
+    # Of the Python tier:
+    handler: Handler | None = None
+    limited: Reply = TEXT_LIMITED
+    unavailable: Reply = TEXT_UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +204,16 @@ class Dialect:
     options: dict[str, str] = field(default_factory=dict)  # settings of [<name>] and their defaults
     answers: dict[str, Answer] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)  # reason -> text of the "reason" body; default: its name
+    not_allowed: Reply = NOT_ALLOWED  # the 405 of its paths; `Allow` is added
+    not_found: Reply = NOT_FOUND  # the 404 below its prefixes
+    prefixes: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
 
-    def answer(self, route: Route, options: Mapping[str, str]) -> Answer:
+    def answer(self, route: Route, options: Mapping[str, Any]) -> Answer:
         """What the route answers: its `answer` names an option of the dialect, or an answer."""
+        if route.handler is not None:  # which chooses its answers itself
+            always = Outcome(GIF, GIF, route.unavailable, route.limited)
+            return Answer(always, always, always)
         name = {**self.options, **options}.get(route.answer, route.answer)
         return {**ANSWERS, **self.answers}[name]
 
@@ -197,8 +240,16 @@ def _validate_route(dialect: Dialect, route: Route, where: str) -> None:
     if route.dedupe and any(row.kind == "dotpath" for row in route.fields):
         raise DialectError(f"{where}: dedupe hashes literal names, so it does not go with kind dotpath")
     keys = [row for row in route.fields if row.to == "writeKey"]
-    if len(keys) != 1 or not keys[0].required:
+    if route.handler is not None and keys:
+        raise DialectError(f"{where}: the key of a route with a handler is given by Call.source(), not by a row")
+    if route.handler is None and (len(keys) != 1 or not keys[0].required):
         raise DialectError(f"{where}: exactly one row must set writeKey, with required = a reason")
+    if sum(row.kind == "params" for row in route.fields) > 1:
+        raise DialectError(f"{where}: two rows of kind params; a route may have one")
+    if dialect.repeat == "first" and (gated := [row.source for row in route.fields if row.when or row.trusted]):
+        raise DialectError(
+            f"{where}: {gated[0]!r} counts only when all parameters are known, so which came first is not"
+        )
     repeated = {row.source for row in route.fields if sum(r.source == row.source for r in route.fields) > 1}
     if repeated:
         raise DialectError(f"{where}: two rows read {sorted(repeated)[0]!r}; a name may have one row")
@@ -216,6 +267,10 @@ def _validate_field(row: Field, where: str, route: Route) -> None:
         raise DialectError(f"{where}: the path {route.path} has no variable {{{row.source[5:]}}}")
     if row.source == "*" and (row.kind not in ("text", "dotpath") or row.required):
         raise DialectError(f"{where}: '*' is many parameters: kind text or dotpath, and nothing is required")
+    if row.kind == "params" and row.to != "properties":
+        raise DialectError(f"{where}: members of kind params become properties, so it goes with to = 'properties'")
+    if row.on_bad == "ignore" and (row.required or row.to == "timestamp"):
+        raise DialectError(f"{where}: what is required, and a timestamp, cannot be ignored")
     _validate_target(row, where)
 
 
@@ -226,7 +281,7 @@ def _validate_target(row: Field, where: str) -> None:
     if row.source == "*" and row.to == "":
         return
     expected = FIELD_TYPES.get(top)
-    holds_map = row.source == "*" or (row.kind in ("json", "base64_json") and top != "context")
+    holds_map = row.source == "*" or (row.kind in ("json", "base64_json", "params") and top != "context")
     if expected == "map" and not rest and not holds_map:
         raise DialectError(f"{where}: {top} is a map; name a member such as {top}.value")
     if expected in ("text", "time") and row.source == "*":

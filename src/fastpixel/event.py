@@ -18,6 +18,7 @@ class RecordField(NamedTuple):
     type: FieldType
     doc: str
     server_owned: bool = False
+    numeric: bool = False  # a client's number is kept as its text
 
 
 FIELDS: Final = (
@@ -28,14 +29,14 @@ FIELDS: Final = (
     RecordField("name", "text", "name of a page"),
     RecordField("writeKey", "text", "the key as it was sent", server_owned=True),
     RecordField("source", "text", "name of the configured source", server_owned=True),
-    RecordField("userId", "text", "the person, as the client names them"),
-    RecordField("anonymousId", "text", "the browser or device"),
-    RecordField("previousId", "text", "of an alias: the identity that is merged into userId"),
-    RecordField("sessionId", "text", "the visit"),
-    RecordField("timestamp", "time", "when it happened; receivedAt if the client gave no usable time"),
+    RecordField("userId", "text", "the person, as the client names them", numeric=True),
+    RecordField("anonymousId", "text", "the browser or device", numeric=True),
+    RecordField("previousId", "text", "of an alias: the identity that is merged into userId", numeric=True),
+    RecordField("sessionId", "text", "the visit", numeric=True),
+    RecordField("timestamp", "time", "when it happened; receivedAt if the client gave no usable time", numeric=True),
     RecordField("receivedAt", "time", "the server's clock when the request was complete", server_owned=True),
-    RecordField("originalTimestamp", "text", "the client's time as it was sent"),
-    RecordField("sentAt", "text", "the client's clock when it sent"),
+    RecordField("originalTimestamp", "text", "the client's time as it was sent", numeric=True),
+    RecordField("sentAt", "text", "the client's clock when it sent", numeric=True),
     RecordField("properties", "map", "of the event"),
     RecordField("traits", "map", "of the person"),
     RecordField("context", "map", "of the client: ip, userAgent, referrer, page, library, ..."),

@@ -346,6 +346,47 @@ def test_what_comes_after_the_last_answer_is_read_and_dropped():
     assert transport.calls == ["pause_reading", "write", "write_eof", "resume_reading"]
 
 
+SHORT = b"GET /robots.txt HTTP/1.1\r\nHost:\r\n\r\n"
+
+
+def test_answers_that_nobody_reads_are_bounded():
+    connection = intake().connection()
+    connection.feed(SHORT * 1800)
+    pieces = list(iter(connection.output, b""))
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) < 300_000
+    assert b"".join(pieces).count(b"Disallow") == 1800
+
+
+def test_who_does_not_read_is_idle():
+    door = intake()
+    connection = door.connection()
+    connection.feed(SHORT * 1800)
+    door.sweep(76.0)
+    assert connection.expire(10.0, 30.0, 75.0, 2.0)
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+def test_a_carrier_goes_on_when_answers_have_gone(pauses):
+    written = []
+
+    class Paused(Transport):
+        def write(self, data: bytes) -> None:
+            written.append(data)
+            if pauses:
+                carrier.pause_writing()
+
+    carrier = Carrier(intake(), set())
+    carrier.connection_made(Paused())
+    carrier.data_received(SHORT * 1800)
+    while pauses and b"".join(written).count(b"Disallow") < 1800:
+        before = len(written)
+        carrier.resume_writing()
+        assert len(written) > before
+    assert b"".join(written).count(b"Disallow") == 1800
+    assert max(map(len, written)) < 300_000
+
+
 # Rejects ------------------------------------------------------------------------------------------------------
 
 

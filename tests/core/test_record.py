@@ -89,9 +89,8 @@ LOOSE = Dialect(
                 Field("k", to="writeKey", required="missing_key"),
                 Field("u", to="userId", required="missing_identity", max_chars=5),
                 Field("x", to="properties.y", kind="int"),
-                Field("ip", to="context.ip", trusted=True),
                 Field("path.v", to="context.v"),
-                Field("path.w", to="plan", when="m=1", otherwise="context.w"),
+                Field("path.w", to="plan"),
                 Field("m"),
                 Field("*", kind="dotpath"),
             ),
@@ -101,7 +100,27 @@ LOOSE = Dialect(
     receipt=("sentAt",),
     skew=True,
 )
-LOOSER = replace(LOOSE, name="looser", repeat="last", skew=False, routes=(replace(LOOSE.routes[0], path="/m/{v}/{w}"),))
+# Rows with a gate, which a dialect in which the first of a repeated parameter counts cannot have.
+GATED = {
+    "path.w": Field("path.w", to="plan", when="m=1", otherwise="context.w"),
+    "m": Field("m"),
+}
+LOOSER = replace(
+    LOOSE,
+    name="looser",
+    repeat="last",
+    skew=False,
+    routes=(
+        replace(
+            LOOSE.routes[0],
+            path="/m/{v}/{w}",
+            fields=(
+                Field("ip", to="context.ip", trusted=True),
+                *(GATED.get(row.source, row) for row in LOOSE.routes[0].fields),
+            ),
+        ),
+    ),
+)
 DIALECTS = (*vectors.DIALECTS, ACME, LOOSE, LOOSER)
 VARIABLE = re.compile(r"\{\w+\}")
 PATHS = {dialect.name: [route.path for route in dialect.routes] for dialect in DIALECTS}
@@ -200,11 +219,63 @@ BASE64_FORMS = [
     lambda coded: coded[:-1],
     lambda coded: coded.replace(b"+", b" "),
 ]
-BASE64_TEXTS = st.builds(
-    lambda text, coding, form: form(coding(text)).decode(),
-    JSON_TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=20),
-    st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]),
-    st.sampled_from(BASE64_FORMS),
+
+
+def in_base64(texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.builds(
+        lambda text, coding, form: form(coding(text)).decode(),
+        texts.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=20),
+        st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]),
+        st.sampled_from(BASE64_FORMS),
+    )
+
+
+BASE64_TEXTS = in_base64(JSON_TEXTS)
+# Objects with the names that `params` knows; whole, nearly, and cut.
+SHA256 = "sha256:" + "0123456789abcdef" * 4
+PARAMS_NAMES = st.sampled_from(
+    [
+        "email",
+        "uuid",
+        "fbid",
+        "access_token",
+        "amount",
+        "category",
+        "a",
+        "$a",
+        "_a",
+        "a.b",
+        "",
+        "event",
+        "é",
+        "Access_Token",
+    ]
+)
+PARAMS_VALUES = (
+    JSON_TREES
+    | st.sampled_from(
+        ["", " ", "\u200b", "12", "-12", "１", "t", SHA256, SHA256.upper(), SHA256 + "0", -1, -0.0, 2**64]
+    )
+    | st.dictionaries(PARAMS_NAMES, JSON_TREES, max_size=3)
+    | st.lists(st.dictionaries(PARAMS_NAMES, st.text(max_size=3), max_size=3), max_size=2)
+)
+PARAMS_OBJECTS = st.dictionaries(PARAMS_NAMES, PARAMS_VALUES, max_size=6).map(json.dumps)
+PARAMS_CUT = st.builds(lambda text, end: text[:end], PARAMS_OBJECTS, st.integers(0, 60))
+PARAMS_JSON = PARAMS_OBJECTS | PARAMS_CUT | JSON_TEXTS
+PARAMS_NOTES = st.builds(
+    "{}{} {} bytes{}{}".format,
+    st.sampled_from(["", " "]),
+    st.just(SHA256),
+    st.sampled_from(["0", "12", "123456789", "1234567890", "000000012", "0000000012", "", "x"]),
+    st.sampled_from([" bad_json", " too_deep", " bad_base64", " blank", "", " bad_jso", " bad_jsons"]),
+    st.sampled_from(["", "", " "]),
+)
+PARAMS_TEXTS = st.one_of(
+    PARAMS_JSON,
+    PARAMS_JSON.map(" {}\n".format),
+    in_base64(PARAMS_JSON),
+    in_base64(in_base64(PARAMS_JSON)),
+    PARAMS_NOTES,
 )
 TEXTS = st.one_of(
     st.sampled_from(
@@ -230,7 +301,7 @@ TEXTS = st.one_of(
     st.text(INVISIBLE + " ab", max_size=10),
     st.text(max_size=12),
 )
-VALUES = st.one_of(TEXTS, NUMBERS, EDGES, DATES, JSON_TEXTS, BASE64_TEXTS)
+VALUES = st.one_of(TEXTS, NUMBERS, EDGES, DATES, JSON_TEXTS, BASE64_TEXTS, PARAMS_TEXTS)
 
 # Names ----------------------------------------------------------------------------------------------------
 
@@ -288,6 +359,7 @@ NEEDED = {
     "kissmetrics": [b"_k=k", b"_p=p", b"_n=n", b"_d=1", b"_t=1262304000"],
     "loose": [b"k=k", b"u=u"],
     "looser": [b"k=k", b"u=u"],
+    "pitchtarget": [b"event_token=t", b"amount=5", b"params={%22a%22:1}"],
     "acme": [b"k=k", b"n=n", b"userId=u", b"amount=5", b"when=2024-01-01", b"m=ms"],
 }
 SAFE_BYTES = st.binary(max_size=30).map(lambda data: re.sub(rb"[\x00-\x20\x7f]", b"", data))
@@ -369,6 +441,15 @@ def test_records_are_the_oracles(request: oracle.Request, sources: tuple[oracle.
 
 
 @fuzz
+@given(PARAMS_TEXTS, st.sampled_from(["event", "revenue"]), st.sampled_from(["", "5", "-0", "x", " 7 "]), CODINGS)
+def test_params_are_the_oracles(params: str, category: str, amount: str, how: str):
+    query = b"event_token=t&params=" + coded(params, how) + b"&amount=" + coded(amount, how)
+    target = re.sub(rb"[\x00-\x20\x7f]", b"", b"/k/%s.gif?%s" % (category.encode(), query))
+    assert_same((), oracle.Request("GET", target, (HOST,), b"", PEER, NOW))
+    assert_same((), oracle.Request("POST", target.partition(b"?")[0], (HOST,), query, PEER, NOW))
+
+
+@fuzz
 @given(
     st.sampled_from(sorted(path for paths in PATHS.values() for path in paths)),
     SAFE_BYTES,
@@ -414,6 +495,17 @@ def test_times_are_the_oracles(kind: str, text: str):
     except oracle.Unusable:
         expected = None
     assert parse_time(text.encode("utf-8", "surrogatepass"), kind) == expected
+
+
+@pytest.mark.parametrize("length", [3000, 5000, 100_000, 1_000_000])
+def test_base64_of_any_length(length: int):
+    """The text is decoded from the form first, so that it and what it becomes lie in one buffer, which grows."""
+    document = json.dumps({"a": "?" * length})
+    value = b"%65" + base64.b64encode(document.encode())[1:]
+    request = oracle.Request("POST", b"/px/k/hit.gif?n=n", (HOST,), b"bj=" + value, PEER, NOW)
+    assert_same((), request)
+    _, record = recorded((), request)
+    assert record["traits"] == {"a": "?" * length}
 
 
 def test_a_record_needs_no_headers():

@@ -38,7 +38,7 @@ from fastpixel.dialect import Dialect, Field, Route
 from fastpixel.event import FIELDS
 from vectors import Vector, fuzz
 
-VECTORS = [vector for vector in vectors.load() if vectors.parsed(vector) and "records" in vector.expect[0]]
+VECTORS = [vector for vector in vectors.load() if vector.is_the_oracles and "records" in vector.expect[0]]
 VECTORS = [v for v in VECTORS if v.expect[0].get("status") not in (204, 404, 405)]
 PIXELS = [(d, r) for d in DIALECTS for r in d.routes if "{" not in r.path and "GET" in r.method]
 
@@ -275,7 +275,7 @@ def test_these_requests_have_none(target: bytes):
 def test_vectors_give_the_same_record_again_and_again(vector: Vector):
     request = vectors.parsed(vector)
     assert request is not None
-    plan = Plan(vectors.DIALECTS, vector.sources, fields=FIELDS, options=vector.options)
+    plan = Plan(vectors.DIALECTS, vector.settings.sources, fields=FIELDS, options=vector.options)
     first, *others = [taken(plan, request) for _ in range(3)]
     assert others == [first, first]
     assert plan.shaped in (0, 2)
@@ -283,11 +283,15 @@ def test_vectors_give_the_same_record_again_and_again(vector: Vector):
 
 def test_most_vectors_of_pixels_have_shapes():
     stored = [
-        vector for vector in VECTORS if vector.expect[0].get("records") and vector.request.get("method") != "POST"
+        vector
+        for vector in VECTORS
+        if vector.id.startswith(("rudderstack/", "kissmetrics/"))  # others have variables in their paths
+        and vector.expect[0].get("records")
+        and vector.request.get("method") != "POST"
     ]
     short = 0
     for vector in stored:
-        plan = Plan(vectors.DIALECTS, vector.sources, fields=FIELDS, options=vector.options)
+        plan = Plan(vectors.DIALECTS, vector.settings.sources, fields=FIELDS, options=vector.options)
         for _ in range(2):
             taken(plan, vectors.parsed(vector))
         short += plan.shaped

@@ -7,6 +7,7 @@ is both the client and the event loop.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import select
 import socket
@@ -14,7 +15,6 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,6 +24,7 @@ from fastpixel.event import FIELDS
 from fastpixel.sockets import raise_descriptor_limit
 
 PLAN = Plan(vectors.DIALECTS, fields=FIELDS)
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 GOOD = b"GET /e?_k=k&_p=p&_n=n HTTP/1.1\r\nHost: t\r\n\r\n"
 LAST = GOOD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 ROBOTS = b"GET /robots.txt HTTP/1.1\r\nHost: t\r\n\r\n"  # is answered at once
@@ -78,9 +79,13 @@ class Port:
         self.until(lambda: self.door.pending >= count, f"{count} events do not arrive")
 
     def close(self) -> None:
+        """Gives back all descriptors, that of the wires too: a test may open more ports than a process may have."""
+        if self.wires is None:
+            return
         for client in self.clients:
             client.close()
         self.wires.abort()
+        self.wires = None
         self.listener.close()
 
 
@@ -162,9 +167,9 @@ def test_more_than_one_read_is_read(port: Port):
     """Sockets are reported on their edges: what a turn leaves must be asked for again."""
     client = port.client()
     client.setblocking(False)
-    rest = memoryview(ROBOTS * 20_000)
+    rest = memoryview(ROBOTS * 4000)
     answers = bytearray()
-    while answers.count(b"HTTP/1.1 200 OK") < 20_000 or not answers.endswith(b"Disallow: /\n"):
+    while answers.count(b"HTTP/1.1 200 OK") < 4000 or not answers.endswith(b"Disallow: /\n"):
         waiting = [client, port.wires.fileno()]
         readable, writable, _ = select.select(waiting, [client] if rest else [], [], PATIENCE)
         assert readable or writable, f"{len(rest)} bytes are not read, or answers are missing"
@@ -236,7 +241,6 @@ def test_the_same_as_without_a_socket(open_port: Callable[..., Port]):
         found, data = vectors.Exchange([], [], [], True), bytearray()
         port.until(lambda p=port, c=client, f=found, d=data: served(p, c, f, d), f"{vector.id} does not end")
         found.answers = list(vectors.answers(bytes(data), vector.heads))
-        assert found.answers == twin.answers, vector.id
         assert without_ids(found) == without_ids(twin), vector.id
         port.close()
 
@@ -252,10 +256,9 @@ def served(port: Port, client: socket.socket, found: vectors.Exchange, data: byt
     return not piece
 
 
-def without_ids(found: vectors.Exchange) -> list[list[dict[str, Any]]]:
-    """Records and rejects; the ids that are made anew each time are only said to be there."""
-    made = {"messageId": "an id"}
-    return [[record | made for record in found.records], found.rejects]
+def without_ids(found: vectors.Exchange) -> str:
+    """All that came out; ids that are made anew each time are only said to be there."""
+    return UUID.sub("an id", repr([found.answers, found.records, found.rejects]))
 
 
 # Ends ---------------------------------------------------------------------------------------------------------
@@ -616,3 +619,22 @@ def test_listening_can_end(port: Port):
 def test_only_a_listening_socket_can_be_listened_to(port: Port):
     with pytest.raises(OSError, match="epoll_ctl on the listening socket -1"):
         port.wires.listen(-1)
+
+
+def test_requests_wait_while_their_client_does_not_read(port):
+    """Small requests with large answers: what is written for somebody who does not read is bounded."""
+    short = b"GET /robots.txt HTTP/1.1\r\nHost:\r\n\r\n"
+    client = port.client()
+    left, data = memoryview(short * 20_000), bytearray()
+    client.setblocking(False)
+    end = time.monotonic() + PATIENCE
+    while data.count(b"Disallow") < 20_000:
+        assert time.monotonic() < end, len(data)
+        for _ in range(4):
+            port.turn()
+            if left and select.select([], [client], [], 0)[1]:
+                left = left[client.send(left) :]
+        if select.select([client], [], [], 0.01)[0]:
+            data += client.recv(1 << 20)
+    assert not left
+    assert len(port.wires) == 1

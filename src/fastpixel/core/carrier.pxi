@@ -41,6 +41,7 @@ cdef class Carrier(_Link):
             return
         self.transport = transport
         self.connection = Connection(self.intake, ip)
+        self.connection.secure = transport.get_extra_info("sslcontext") is not None
         self.connection.carrier = self
         self.carriers.add(self)
 
@@ -71,15 +72,23 @@ cdef class Carrier(_Link):
 
     def resume_writing(self):
         self.writing_paused = False
-        self.pace()
+        if self.transport is not None:
+            self.connection.go_on()
+            self.flush()
 
     cdef int flush(self) except -1:
         cdef bytes data
         if self.transport is None or self.ended:
             return 0
         data = self.connection.output()
-        if data:
+        while data and self.transport is not None and not self.ended:
             self.transport.write(data)
+            if self.writing_paused:
+                break
+            self.connection.go_on()
+            data = self.connection.output()
+        if self.transport is None or self.ended:
+            return 0
         if self.connection.closing:
             self.close()
         else:

@@ -18,6 +18,7 @@ cdef enum:                          # ConnState
 cdef enum:
     RUN = 16                        # plain requests that are judged in one go
     MAX_QUEUED = 1024               # answers of one connection that wait; above it its requests wait too
+    MAX_OUTPUT = 262144             # bytes that a client has not read; above it its requests wait, too
     INLINE_ANSWERS = 4
     MIN_CUT = 4096                  # bytes of texts below which those of given answers may stay
     SPARE_BYTES = 65536             # of the output buffer that is kept for the next sender
@@ -44,6 +45,7 @@ cdef class Connection:
     cdef Intake intake
     cdef readonly bytes ip
     cdef bint peer_trusted
+    cdef bint secure                # TLS
     cdef public _Link carrier
     cdef int state
     cdef Pack input                 # bytes that wait for more
@@ -151,12 +153,16 @@ cdef class Connection:
         return used
 
     cdef bint must_wait(self) noexcept:
-        return self.queued >= MAX_QUEUED or self.intake.is_full()
+        return self.is_crammed() or self.intake.is_full()
+
+    cdef bint is_crammed(self) noexcept:
+        # Answers of its own are in the way: release() or go_on() ends that.
+        return self.queued >= MAX_QUEUED or self.out.len >= MAX_OUTPUT
 
     cdef int stall(self) except -1:
         if not self.stalled:
             self.stalled = True
-            if self.queued < MAX_QUEUED:
+            if not self.is_crammed():
                 self.intake.stalled.append(self)
             self.intake.bump(C_PAUSED)
         return 0
@@ -418,45 +424,75 @@ cdef class Connection:
         # One that depends on no batch: at once, or behind those that wait.
         cdef Answer answer
         self.describe(&answer, request, reply, reason)
-        if self.queued:
-            answer.batch = self.queue[self.queued - 1].batch
-            return self.push(&answer)
-        self.intake.replies.render(&answer, self.side.data + answer.text_at, False, self.sink())
+        return self.in_turn(&answer)
+
+    cdef int give(self, const Answer* answer) except -1:
+        # At once: nothing waits before it.
+        self.emit(answer, False)
         self.side.len = 0
         if answer.flags & A_CLOSE:
             self.finish()
         return 0
 
-    cdef int answer_stored(self, const Request* request, const int* replies, Batch batch) except -1:
-        # One that is true once the batch is on disk.
+    cdef int answer_stored(
+        self, const Request* request, const int* replies, const byte* visitor, Batch batch
+    ) except -1:
+        # One that is true once the batch is on disk. `visitor`: the id that the client gets; NULL: none.
         cdef Answer answer
         self.describe(&answer, request, replies[<int>OUT_STORED], NO_REASON)
-        answer.unavailable = <int16_t>replies[<int>OUT_UNAVAILABLE]
+        if visitor is not NULL:
+            answer.flags |= A_COOKIE | (A_SECURE if request.secure else 0)
+            self.text(&answer, visitor, UUID_TEXT)
+        return self.wait_for(&answer, replies[<int>OUT_UNAVAILABLE], batch)
+
+    cdef int wait_for(self, Answer* answer, int unavailable, Batch batch) except -1:
+        answer.unavailable = <int16_t>unavailable
         answer.flags |= A_DURABLE
         answer.batch = batch.number
         if self.waits_for != batch.number:
             self.waits_for = batch.number
             batch.waiting.append(self)
-        return self.push(&answer)
+        return self.push(answer)
 
-    cdef int answer_raw(self, const Request* request, list lines) except -1:
-        # A whole answer made by hand.
+    cdef int answer_made(
+        self, const Request* request, reply, dict errors, int reason, Batch batch, int unavailable, otherwise
+    ) except -1:
+        # One that a handler made for this request. `batch`: it is true once that is on disk; if that cannot be stored,
+        # `otherwise` is the answer, or the reply of the number `unavailable`.
         cdef Answer answer
-        cdef bytes text
+        cdef bytes raw
+        self.describe(&answer, request, 0, reason)
+        raw = reply_text(_parts(reply), errors, reason, self.origin_of(&answer), answer.flags, request.received.seconds)
+        self.raw(&answer, raw)
+        if batch is None:
+            return self.in_turn(&answer)
+        if otherwise is not None:
+            raw = reply_text(
+                _parts(otherwise), errors, R_SPOOL_FULL, self.origin_of(&answer), answer.flags, request.received.seconds
+            )
+            self.text(&answer, raw, len(raw))
+        return self.wait_for(&answer, unavailable, batch)
+
+    cdef int answer_preflight(self, const Request* request, int methods) except -1:
+        cdef Answer answer
         self.describe(&answer, request, 0, NO_REASON)
-        if answer.flags & (A_CLOSE | A_KEEP):
-            lines.append("Connection: close" if answer.flags & A_CLOSE else "Connection: keep-alive")
-        text = "\r\n".join((*lines, "", "")).encode("latin-1")
+        self.raw(&answer, reply_preflight(request, methods, self.origin_of(&answer), answer.flags))
+        return self.in_turn(&answer)
+
+    cdef int in_turn(self, Answer* answer) except -1:
+        # At once, or behind those that wait.
         if self.queued == 0:
-            pk_raw(self.sink(), <const byte*>text, len(text))
-            self.side.len = 0
-            if answer.flags & A_CLOSE:
-                self.finish()
-            return 0
-        answer.flags |= A_RAW
+            return self.give(answer)
         answer.batch = self.queue[self.queued - 1].batch
-        self.text(&answer, text, len(text))
-        return self.push(&answer)
+        return self.push(answer)
+
+    cdef int raw(self, Answer* answer, bytes text) except -1:
+        answer.flags |= A_RAW
+        answer.raw_len = <uint32_t>len(text)
+        return self.text(answer, text, len(text))
+
+    cdef bytes origin_of(self, const Answer* answer):
+        return self.side.data[answer.text_at:answer.text_at + answer.origin_len] if answer.origin_len else b""
 
     cdef int describe(self, Answer* answer, const Request* request, int reply, int reason) except -1:
         cdef Cursor origin
@@ -474,13 +510,18 @@ cdef class Connection:
         elif request.method == M_CONNECT:
             answer.flags |= A_CLOSE
         origin = head_value(request, H_ORIGIN)
-        if reply_origin_ok(origin):
+        if reason == R_ORIGIN_NOT_ALLOWED:
+            answer.flags |= A_NO_CORS
+        elif reply_origin_ok(origin):
             self.text(answer, origin.at, cur_left(&origin))
+            answer.origin_len = answer.text_len
         return 0
 
     cdef int text(self, Answer* answer, const byte* at, Py_ssize_t length) except -1:
-        answer.text_at = <uint32_t>self.side.len
-        answer.text_len = <uint32_t>length
+        # Adds to the answer's texts, which lie one behind another.
+        if answer.text_len == 0:
+            answer.text_at = <uint32_t>self.side.len
+        answer.text_len += <uint32_t>length
         pk_raw(&self.side, at, length)
         return 0
 
@@ -515,11 +556,16 @@ cdef class Connection:
                 self.closing = True
         elif self.side.len >= MIN_CUT:
             self.cut_side()
-        if self.stalled and self.queued < MAX_QUEUED and self not in self.intake.stalled:
-            self.stalled = False
-            self.resume()
+        self.go_on()
         self.mark()
         return self.tell(False)
+
+    cdef int go_on(self) except -1:
+        # Answers have gone: takes up requests that waited for that.
+        if self.stalled and not self.is_crammed() and self not in self.intake.stalled:
+            self.stalled = False
+            self.resume()
+        return 0
 
     cdef int tell(self, bint resume) except -1:
         # The carrier may close in this call and leave this connection, which must not end its life before it returns.
@@ -529,12 +575,15 @@ cdef class Connection:
         return carrier.resume() if resume else carrier.flush()
 
     cdef int emit(self, const Answer* answer, bint failed) except -1:
-        if answer.flags & A_RAW:
-            pk_raw(self.sink(), self.side.data + answer.text_at, answer.text_len)
-            return 0
-        self.intake.replies.render(
-            answer, self.side.data + answer.text_at, failed and answer.flags & A_DURABLE, self.sink()
-        )
+        cdef const byte* texts = self.side.data + answer.text_at
+        cdef uint32_t used = answer.origin_len + answer.raw_len
+        failed = failed and answer.flags & A_DURABLE
+        if not answer.flags & A_RAW or (failed and used == answer.text_len):
+            self.intake.replies.render(answer, texts, failed, self.sink())
+        elif failed:
+            pk_raw(self.sink(), texts + used, answer.text_len - used)
+        else:
+            pk_raw(self.sink(), texts + answer.origin_len, answer.raw_len)
         return 0
 
     cdef int rest(self) except -1:
@@ -569,11 +618,7 @@ cdef class Connection:
         answer.flags |= A_CLOSE
         self.lingers = True
         self.drop_body()
-        if self.queued:
-            answer.batch = self.queue[self.queued - 1].batch
-            return self.push(&answer)
-        self.intake.replies.render(&answer, self.side.data + answer.text_at, False, self.sink())
-        return self.finish()
+        return self.in_turn(&answer)
 
     cdef int finish(self) except -1:
         # The last answer is in the output.
@@ -594,6 +639,8 @@ cdef class Connection:
             return b""
         data = self.out.data[:self.out.len]
         self.sent(self.out.len)
+        if self.carrier is None:        # which would say go_on() when it has sent them
+            self.go_on()
         return data
 
     cdef Pack* sink(self) noexcept nogil:
@@ -621,6 +668,12 @@ cdef class Connection:
         if self.queued == 0:
             self.closing = True
 
+    cdef int fail(self) except -1:
+        # After a defect nobody knows which request the next answer would be taken for: what waits is answered, then it
+        # ends.
+        self.end()
+        return self.tell(False)
+
     cpdef bint is_idle(self, bint patient=False):
         """Between requests, with nothing to answer. `patient`: before the first one is not between requests."""
         if patient and self.fresh:
@@ -641,6 +694,8 @@ cdef class Connection:
     cdef int phase(self) noexcept:
         if self.closing or (self.state == CONN_DISCARD and self.queued == 0):
             return PHASE_CLOSING
+        if self.stalled and self.out.len >= MAX_OUTPUT:
+            return PHASE_IDLE       # the client does not read
         if self.queued or self.stalled:
             return PHASE_ANSWERING
         if self.state == CONN_BODY:
@@ -688,3 +743,7 @@ cdef object head_for_parser(Intake intake, const byte* at, Py_ssize_t head, cons
     elif request.non_ascii:
         whole[start:end] = b"".join(b"%%%02X" % c if c >= 0x80 else b"%c" % c for c in whole[start:end])
     return bytes(whole)
+
+
+cdef tuple _parts(reply):
+    return reply.status, reply.content_type, reply.body, reply.headers

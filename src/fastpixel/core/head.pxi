@@ -123,6 +123,8 @@ cdef int head_method(const byte* name, Py_ssize_t length) noexcept nogil:
         return M_HEAD
     if length == 4 and memcmp(name, b"POST", 4) == 0:
         return M_POST
+    if length == 3 and memcmp(name, b"PUT", 3) == 0:
+        return M_PUT
     if length == 7 and memcmp(name, b"OPTIONS", 7) == 0:
         return M_OPTIONS
     return M_CONNECT if length == 7 and memcmp(name, b"CONNECT", 7) == 0 else M_OTHER
@@ -207,13 +209,20 @@ cdef bint head_keep(const byte* name, Py_ssize_t length, Cursor value, Request* 
             header = H_ACCEPT
         elif head_named(name, b"origin", 6):
             header = H_ORIGIN
+        elif head_named(name, b"cookie", 6):
+            header = H_COOKIE
         elif head_named(name, b"expect", 6):
             out.expect = cur_left(&value) == 12 and head_same(value.at, b"100-continue", 12)
+    elif length == 3:
+        if head_named(name, b"dnt", 3):
+            out.gpc |= head_says_one(value)
     elif length == 7:
         if head_named(name, b"referer", 7):
             header = H_REFERER
         elif head_named(name, b"upgrade", 7):
             out.upgrade = True
+        elif head_named(name, b"sec-gpc", 7):
+            out.gpc |= head_says_one(value)
     elif length == 10:
         if head_named(name, b"user-agent", 10):
             header = H_USER_AGENT
@@ -238,6 +247,8 @@ cdef bint head_keep(const byte* name, Py_ssize_t length, Cursor value, Request* 
             if out.chunked or cur_left(&value) != 7 or not head_same(value.at, b"chunked", 7):
                 return False
             out.chunked = True
+        elif head_named(name, b"x-forwarded-proto", 17):
+            header = H_FORWARDED_PROTO
     elif length == 29:
         if head_named(name, b"access-control-request-method", 29):
             header = H_REQUEST_METHOD
@@ -252,6 +263,10 @@ cdef bint head_keep(const byte* name, Py_ssize_t length, Cursor value, Request* 
 cdef inline bint head_named(const byte* name, const char* lower, Py_ssize_t length) noexcept nogil:
     # Whether a name of that length is the one in lower case. The first two letters tell nearly always.
     return chr_lower(name[0]) == lower[0] and chr_lower(name[1]) == lower[1] and head_same(name, lower, length)
+
+
+cdef inline bint head_says_one(Cursor value) noexcept nogil:
+    return cur_left(&value) == 1 and value.at[0] == c'1'
 
 
 cdef void head_forwarded(Span span, Request* out) noexcept nogil:

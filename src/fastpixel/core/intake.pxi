@@ -8,6 +8,9 @@
 # its first record or reject.
 
 
+cdef class Call
+
+
 cdef enum:
     SPARE_BATCHES = 2               # one is stored while the other fills
     USUAL_BATCH = 1048576           # bytes; the memory of larger batches is given back
@@ -100,7 +103,9 @@ cdef class Intake:
     """Shared state of a worker's connections.
 
     `now`: gives ns since the epoch; default: the system's clock. `page`: writable memory of PAGE_WORDS 64-bit words for
-    the counters. Limits are in bytes; `rejects_per_second` bounds those that cannot be retried.
+    the counters; `cells`: of 8 bytes for each source with a rate limit, None: limits hold for this Intake alone. Limits
+    are in bytes; `rejects_per_second` bounds those that cannot be retried. `replaying`: rejects come again, which rate
+    limits have counted before.
     """
 
     cdef readonly Plan plan
@@ -125,10 +130,14 @@ cdef class Intake:
     cdef Py_ssize_t reserved        # bytes of bodies that are being read
     cdef Py_ssize_t committing      # bytes of batches that were taken and are not done
     cdef bint unstalling
+    cdef object defect              # the first exception of a connection that was let through
     cdef list stalled               # connections that wait until there is room again
     cdef _Window window             # what a parser of ours is given to see
     cdef Pack spare                 # an output buffer that no connection has
     cdef object referee             # an HttpRequestParser that judges heads without a body
+    cdef Call desk                  # the Python tier's view of the request being handled
+    cdef object cells_memory        # keeps the rate limits' page alive
+    cdef readonly bint replaying    # rejects are given to it again
     cdef int ended                  # messages that a parser of ours has seen end
     cdef readonly double tick       # seconds, monotonic; as of the last sweep
     cdef bint draining
@@ -136,11 +145,18 @@ cdef class Intake:
     def __init__(
         self, Plan plan, *, now=None, page=None, trusted_proxies=(), max_request_line=16384, max_header_bytes=32768,
         max_body_bytes=4000 * 1024, max_inflight_bytes=64 * 1024 * 1024, max_connections=10000,
-        max_connections_per_ip=0, rejects_per_second=20, on_pending=None,
+        max_connections_per_ip=0, rejects_per_second=20, on_pending=None, cells=None, replaying=False,
     ):
         self.plan = plan
         self.replies = plan.replies
+        self.desk = Call()
         self.now = now
+        self.replaying = replaying
+        if replaying:
+            plan.use_cells(None)
+        elif cells is not None:
+            self.cells_memory = memoryview(cells)
+            plan.use_cells(self.cells_memory)
         self.on_pending = on_pending
         self.proxies = Proxies(trusted_proxies)
         self.max_request_line = max_request_line
@@ -257,10 +273,12 @@ cdef class Intake:
                 connection.release(batch.number, not stored)
             except Exception as raised:     # a defect costs the connection that shows it, and no other one
                 error = error or raised
+                connection.fail()
         batch.waiting = []
         if batch.views == 0 and batch.size() <= USUAL_BATCH and len(self.used) < SPARE_BATCHES:
             self.used.append(batch)
         self.unstall()
+        error, self.defect = error or self.defect, None
         if error is not None:
             raise error
 
@@ -300,7 +318,8 @@ cdef class Intake:
         return 0
 
     cdef int unstall(self) except -1:
-        # Passes over those that wait until a pass lets nobody through. What it lets through may end here again.
+        # Passes over those that wait until a pass lets nobody through. What it lets through may end here again. A defect
+        # that one of them shows is done()'s to raise: whoever made the room has nothing to do with it.
         cdef Py_ssize_t before = len(self.stalled) + 1
         if self.unstalling:
             return 0
@@ -318,7 +337,11 @@ cdef class Intake:
         stalled, self.stalled = self.stalled, []
         for connection in stalled:
             connection.stalled = False
-            connection.resume()
+            try:
+                connection.resume()
+            except Exception as raised:
+                self.defect = self.defect or raised
+                connection.fail()
         return 0
 
     cdef Time clock(self):
@@ -342,14 +365,20 @@ cdef class Intake:
         # A whole request, syntax checked: to an answer.
         cdef Match match
         cdef char text[INET6_ADDRSTRLEN]
+        cdef bint first = self.filling.is_empty()
         self.bump(C_REQUESTS)
         self.arrive(connection, request, text)
         match = plan_match(&self.plan.data, &self.plan.rec, request)
         if request.method == M_OPTIONS and request.headers[H_REQUEST_METHOD].len:
             return self.preflight(connection, request, match.methods)
         if match.route is NULL:
-            return self.no_route(connection, request, match.methods)
-        return self.event(connection, request, match.route)
+            return self.no_route(connection, request, match)
+        try:
+            if match.route.python:
+                return self.call(connection, request, match.route)
+            return self.event(connection, request, match.route)
+        finally:                        # whatever was raised: what is in the batch has to be committed
+            self.pend(first)
 
     cdef int arrive(self, Connection connection, Request* request, char* text) except -1:
         # When it came and from whom; `text` has room for an address.
@@ -358,6 +387,9 @@ cdef class Intake:
         if connection.peer_trusted:
             request.ip_len = self.proxies.client(request, text)
             request.ip = <const byte*>text
+        request.secure = connection.secure or (
+            connection.peer_trusted and head_is(request, H_FORWARDED_PROTO, b"https")
+        )
         if request.ip_len == 0:
             request.ip = connection.ip
             request.ip_len = len(connection.ip)
@@ -376,6 +408,7 @@ cdef class Intake:
         match = plan_match(&self.plan.data, &self.plan.rec, request)
         if match.route is not NULL:
             rec_begin(&self.plan.rec, &self.plan.data, match.route, request)
+            self.desk.judged = False
             self.reject(request, match.route, reason)
             self.pend(first)
         return 0
@@ -386,24 +419,23 @@ cdef class Intake:
             self.on_pending()
         return 0
 
-    cdef int no_route(self, Connection connection, Request* request, int methods) except -1:
+    cdef int no_route(self, Connection connection, Request* request, Match match) except -1:
         cdef int reply
-        if methods:
+        if match.methods:
             self.bump(C_METHOD_NOT_ALLOWED)
-            reply = self.plan.allowed(methods)
+            reply = self.plan.allowed(match.protocol, match.methods)
         elif head_path_is(request, b"/robots.txt") and (request.method == M_GET or request.method == M_HEAD):
             reply = self.replies.robots
         elif head_path_is(request, b"/robots.txt"):
             self.bump(C_METHOD_NOT_ALLOWED)
-            reply = self.plan.allowed(1 << <int>M_GET | 1 << <int>M_HEAD)
+            reply = self.replies.robots_only
         else:
             self.bump(C_NOT_FOUND)
-            reply = self.replies.not_found
+            reply = self.plan.not_found(request)
         return connection.answer(request, reply, NO_REASON)
 
     cdef int event(self, Connection connection, Request* request, const Route* route) except -1:
         cdef Batch batch = self.filling
-        cdef bint first = batch.is_empty()
         cdef int accept = head_accepts(request)
         cdef int reason
         reason = self.plan.take(route, request, &batch.event_pack)
@@ -412,38 +444,70 @@ cdef class Intake:
             self.bump(PAGE_REASONS + reason)
             if request.method != M_HEAD:        # which was never going to be an event
                 self.reject(request, route, reason)
-            connection.answer(request, route.replies[accept][<int>OUT_REFUSED if reason != R_HEAD else <int>OUT_STORED],
-                              reason)
+            connection.answer(request, route.replies[accept][outcome_of(reason)], reason)
         else:
             batch.saw(request.received)
             batch.event_count += 1
-            batch.by_protocol[route.protocol & 63] += 1
-            connection.answer_stored(request, route.replies[accept], batch)
-        return self.pend(first)
+            batch.by_protocol[self.plan.rec.protocol & 63] += 1
+            connection.answer_stored(
+                request, route.replies[accept], self.plan.rec.visitor if self.plan.rec.issued else NULL, batch
+            )
+        return 0
+
+    cdef int call(self, Connection connection, Request* request, const Route* route) except -1:
+        # The Python tier: a handler makes the answer, and adds what is to be stored.
+        cdef Call call = self.desk
+        cdef int reason
+        dialect, row = self.plan.routes[route.index]
+        call.begin(self, request, route)
+        try:
+            reply = row.handler(call)
+        finally:
+            call.end()
+        self.bump(C_SKIPPED_PAIRS, call.skipped_pairs)
+        reason = call.verdict()
+        if reason == NO_REASON and call.count:
+            self.store_call(connection, call, reply, dialect.errors)
+        else:
+            if reason != NO_REASON and reason != R_PRIVACY:     # that is counted for each event
+                self.bump(PAGE_REASONS + reason)
+                if call.keep and request.method != M_HEAD:      # which was never going to be an event
+                    self.reject(request, route, reason)
+            if reason == R_RATE_LIMITED:
+                reply = row.limited if call.otherwise is None else call.otherwise
+            if isinstance(reply.body, str):
+                connection.answer(request, self.replies.add(reply, dialect.errors), reason)
+            else:
+                connection.answer_made(request, reply, dialect.errors, reason, None, 0, None)
+        return 0
+
+    cdef int store_call(self, Connection connection, Call call, reply, dict errors) except -1:
+        cdef Batch batch = self.filling
+        cdef const int* replies = call.route.replies[0]
+        cdef int numbers[OUTCOMES]
+        cdef int i
+        if not pk_room(&batch.event_pack, call.stage.len):
+            batch.event_pack.failed = False
+            self.bump(PAGE_REASONS + R_SPOOL_FULL)
+            if call.otherwise is not None:
+                return connection.answer_made(call.request, call.otherwise, errors, R_SPOOL_FULL, None, 0, None)
+            return connection.answer(call.request, replies[<int>OUT_UNAVAILABLE], R_SPOOL_FULL)
+        batch.saw(call.request.received)
+        pk_raw(&batch.event_pack, call.stage.data, call.stage.len)
+        batch.event_count += call.count
+        for i in range(64):
+            batch.by_protocol[i] += call.by_protocol[i]
+        if isinstance(reply.body, str) and call.otherwise is None:
+            numbers[<int>OUT_STORED] = self.replies.add(reply, errors)
+            numbers[<int>OUT_UNAVAILABLE] = replies[<int>OUT_UNAVAILABLE]
+            return connection.answer_stored(call.request, numbers, call.visitor if call.issued else NULL, batch)
+        return connection.answer_made(
+            call.request, reply, errors, NO_REASON, batch, replies[<int>OUT_UNAVAILABLE], call.otherwise
+        )
 
     cdef int preflight(self, Connection connection, Request* request, int methods) except -1:
-        # Fetch standard, CORS-preflight; rule: protocols "CORS". Built by hand: it is rare and echoes request headers.
-        cdef byte date[DATE_LEN]
         self.bump(C_PREFLIGHTS)
-        reply_date(request.received.seconds, date)
-        origin = head_value(request, H_ORIGIN)
-        asked = head_bytes(request, H_REQUEST_METHOD)
-        lines = ["HTTP/1.1 204 No Content", f"Date: {date[:DATE_LEN].decode()}", "Vary: Origin"]
-        lines.append("Access-Control-Expose-Headers: X-Fastpixel")
-        if reply_origin_ok(origin):
-            lines.append(f"Access-Control-Allow-Origin: {head_bytes(request, H_ORIGIN).decode()}")
-            lines.append("Access-Control-Allow-Credentials: true")
-        else:
-            lines.append("Access-Control-Allow-Origin: *")
-        if not methods and _METHOD_NAME.fullmatch(asked):
-            lines.append(f"Access-Control-Allow-Methods: {asked.decode()}")
-        elif methods:
-            lines.append(f"Access-Control-Allow-Methods: {_method_list(methods)}")
-        headers = head_bytes(request, H_REQUEST_HEADERS)
-        if _HEADER_LIST.fullmatch(headers):
-            lines.append(f"Access-Control-Allow-Headers: {headers.decode()}")
-        lines.append("Access-Control-Max-Age: 600")
-        return connection.answer_raw(request, lines)
+        return connection.answer_preflight(request, methods)
 
     # --- rejects ------------------------------------------------------------------------------------------------------
 
@@ -451,12 +515,15 @@ cdef class Intake:
         # Keeps what was refused, within the caps; what is not kept is counted.
         cdef Batch batch = self.filling
         cdef Py_ssize_t before = batch.reject_pack.len
+        cdef Source policy = self.policy_of(route)[0]
         cdef bint retryable = R_UNKNOWN_KEY <= reason <= R_ORIGIN_NOT_ALLOWED or reason == R_RATE_LIMITED
+        if reason == R_PRIVACY or (request.gpc and policy.gpc == GPC_DROP):
+            return 0
         if self.counters[<int>C_REJECT_BUDGET] == 0 or not (retryable or self._may_keep(request.received.seconds)):
             self.bump(C_REJECTS_NOT_KEPT)
             return 0
         batch.saw(request.received)
-        rej_pack(&batch.reject_pack, self.plan, request, route, reason, retryable)
+        rej_pack(self, &batch.reject_pack, request, route, reason, retryable, &policy)
         batch.reject_count += 1
         before = batch.reject_pack.len - before
         if <uint64_t>before >= self.counters[<int>C_REJECT_BUDGET]:
@@ -465,12 +532,28 @@ cdef class Intake:
             self.counters[<int>C_REJECT_BUDGET] -= <uint64_t>before
         return 0
 
+    cdef const Source* policy_of(self, const Route* route) noexcept:
+        # Whose privacy rules hold for a reject: those of every source that the request has named, or of all that there
+        # are if it was refused before its key was read.
+        if route.python and self.desk.judged:
+            return &self.desk.policy
+        if not route.python and self.plan.rec.key.len:
+            return rec_policy(&self.plan.rec)
+        return &self.plan.data.strictest
+
     cdef bint _may_keep(self, int64_t second) noexcept:
         if second != self.reject_second:
             self.reject_second = second
             self.reject_count = 0
         self.reject_count += 1
         return self.reject_count <= self.rejects_per_second
+
+
+cdef int outcome_of(int reason) noexcept nogil:
+    # What a refused pixel is answered as; HEAD gets the head of a stored one.
+    if reason == R_HEAD:
+        return OUT_STORED
+    return OUT_LIMITED if reason == R_RATE_LIMITED else OUT_REFUSED
 
 
 cdef int bucket_of(long long value) noexcept nogil:

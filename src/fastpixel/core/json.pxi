@@ -5,6 +5,7 @@
 # occurrence (cutting the earlier ones out is the cheaper way); whole numbers from -2^63 to 2^64-1 are exact, -0 is 0 and
 # only -0.0 keeps its sign; longer ones and floats that overflow are kept as text, digit for digit; an unpaired surrogate
 # escape becomes U+FFFD, in names too; a member `__proto__` is read, left out and counted. A byte order mark is no JSON.
+# `screened`, for params.pxi, leaves out more names: see jsn_ignored.
 # A document that is not UTF-8 anywhere is JSN_ENCODING whatever else is wrong with it, as if it had been decoded first.
 #
 # How the shortest msgpack comes out of one pass: a map or array gets one byte for its header, which is enough up to 15
@@ -37,6 +38,7 @@ cdef int jsn_pack(Json* j, const byte* p, Py_ssize_t n, Pack* out, int max_depth
     j.src = cur_of(p, n)
     j.out = out
     j.left = max_depth if max_depth < JSN_DEPTH else JSN_DEPTH
+    j.top = j.left - 1
     j.result = JSN_OK
     j.protos = 0
     j.names.len = j.edits.len = 0
@@ -148,22 +150,38 @@ cdef bint jsn_object(Json* j) noexcept nogil:
 
 cdef bint jsn_member(Json* j) noexcept nogil:
     cdef Py_ssize_t at = j.out.len, edits = j.edits.len
-    cdef bint proto
+    cdef bint proto, ignored
     if jsn_peek(j) != 34 or not jsn_string(j):
         return False
     proto = j.out.len - at == 10 and memcmp(j.out.data + at, JSN_PROTO, 10) == 0
-    if not proto:
+    ignored = proto or (j.screened and jsn_ignored(j, at))
+    if not ignored:
         jsn_note(j, at)
     if jsn_peek(j) != 58:
         return False
     j.src.at += 1
     if not jsn_value(j):
         return False
-    if proto:                       # with everything that was noted inside its value
+    if ignored:                     # with everything that was noted inside its value
         j.out.len = at
         j.edits.len = edits
-        j.protos += 1
+        j.protos += proto
     return True
+
+
+cdef bint jsn_ignored(Json* j, Py_ssize_t at) noexcept nogil:
+    # Rule: protocols "PitchTarget": names that begin with '$' or '_' or have a '.', at any depth. And a token that is not
+    # at the top: nobody would look for it there, and it would be stored in clear.
+    cdef Cursor name = cur_of(j.out.data + at, j.out.len - at)
+    cdef int head = cur_next(&name), first
+    if head >= 0xD9:
+        name.at += 1 << (head - 0xD9)
+    first = cur_peek(&name)
+    if first < 0 or first == c'$' or first == c'_':
+        return first >= 0
+    if memchr(name.at, c'.', <size_t>cur_left(&name)) is not NULL:
+        return True
+    return j.left < j.top and cur_left(&name) == 12 and memcmp(name.at, b"access_token", 12) == 0
 
 
 cdef inline void jsn_head(Json* j, Py_ssize_t at, int head, Py_ssize_t count) noexcept nogil:
@@ -527,6 +545,23 @@ def pack_json(bytes data not None, int max_depth=200):
             raise MemoryError
         reason = (None, "bad_json", "bad_encoding", "too_deep")[result]
         return reason, (<const char*>out.data)[:out.len] if out.len else b""
+    finally:
+        pk_free(&out)
+        jsn_free(&j)
+
+
+def json_offset(bytes data not None):
+    """Where one JSON document goes wrong: the offset of the first byte that cannot be right; its length: nowhere."""
+    cdef Json j
+    cdef Pack out
+    cdef int result
+    memset(&j, 0, sizeof(j))
+    memset(&out, 0, sizeof(out))
+    try:
+        result = jsn_pack(&j, data, len(data), &out, JSN_DEPTH)
+        if out.failed:
+            raise MemoryError
+        return len(data) if result == JSN_OK else j.error
     finally:
         pk_free(&out)
         jsn_free(&j)

@@ -104,6 +104,17 @@ cdef bint out_skip(Cursor* src) noexcept nogil:
     return True
 
 
+cdef bint out_has_at_most(Cursor src, Py_ssize_t values) noexcept nogil:
+    # Whether there are no more of them: scalars, names, maps and arrays, at any depth.
+    # Each takes a byte or more, so short documents need not be looked at.
+    cdef Item item
+    if cur_left(&src) <= values:
+        return True
+    while values and out_item(&src, &item):
+        values -= 1
+    return cur_left(&src) == 0
+
+
 cdef bint out_moment(const Item* item, Time* moment) noexcept nogil:
     # A timestamp in any of its three forms. False: something else, or outside the years 1 to 9999.
     cdef Cursor src = cur_of(item.text, <Py_ssize_t>item.num) if item.kind == ITEM_EXT else cur_of(NULL, 0)

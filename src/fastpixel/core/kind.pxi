@@ -281,12 +281,10 @@ cdef bint kind_bool(Cursor text, Pack* out) noexcept nogil:
 
 
 cdef bint kind_json(Rec* rec, int kind, Cursor text, Pack* out) noexcept nogil:
-    # A failed document leaves no bytes behind.
+    # A failed document leaves no bytes behind. For base64 the caller has made room in the scratch buffer.
     cdef Py_ssize_t start = out.len
     cdef Py_ssize_t length
     if kind == K_BASE64_JSON:
-        if not rec_room(rec, cur_left(&text)):
-            return False
         length = b64_decode(text.at, cur_left(&text), rec.scratch.data + rec.scratch.len)
         if length < 0:
             return False

@@ -120,6 +120,18 @@ cdef bint prx_parse(const char* text, Address* out) noexcept nogil:
     return True
 
 
+cdef Py_ssize_t prx_truncate(Cursor text, char* short) noexcept nogil:
+    # Writes the first 24 bits of an IPv4 address or 48 of an IPv6 one, zeros behind; its length, 0: it is no address.
+    cdef Address address
+    cdef int kept
+    if not prx_address(num_trim(text), &address):
+        return 0
+    kept = 3 if address.size == 4 else 6
+    memset(address.bytes + kept, 0, <size_t>(address.size - kept))
+    prx_text(&address, short)
+    return <Py_ssize_t>strlen(short)
+
+
 cdef void prx_text(const Address* address, char* text) noexcept nogil:
     if inet_ntop(AF_INET if address.size == 4 else AF_INET6, address.bytes, text, INET6_ADDRSTRLEN) is NULL:
         text[0] = 0

@@ -22,10 +22,14 @@ cdef void rec_open(Rec* rec, const PlanData* plan, const Route* route, const Req
     rec.bases.at[IN_SCRATCH] = rec.scratch.data
     rec.bases.at[IN_PACKED] = rec.packed.data
     rec.bases.at[IN_PLAN] = plan.blob
+    rec.bases.at[IN_ALIAS] = request.alias
     rec.plan = plan
     rec.route = route
     rec.request = request
     rec.source = NULL
+    rec.protocol = route.protocol
+    rec.type.at = SPAN_NONE
+    rec.anonymous = rec.issued = rec.visited = False
     rec.skipped = 0
     rec.dedupe = False
     rec.key.len = 0
@@ -40,18 +44,32 @@ cdef void rec_begin(Rec* rec, const PlanData* plan, const Route* route, const Re
 cdef void rec_clear(Rec* rec) noexcept nogil:
     # What the long way needs, whatever a shape has tried before.
     cdef int i
+    if rec.bulky:
+        rec_slim(rec)
     rec.scratch.len = rec.packed.len = 0
     rec.scratch.failed = rec.packed.failed = False
     tree_reset(&rec.tree)
     rec.source = NULL
+    rec.protocol = rec.route.protocol
+    rec.anonymous = False
     rec.pairs = rec.noted = rec.times = rec.converted = 0
-    rec.timed = False
-    rec.bad_time.len = rec.key.len = 0
+    rec.timed = rec.misfit = rec.moved = rec.closed = False
+    rec.bad_time.len = rec.secret.len = rec.key.len = 0
     memset(rec.extra, 0, sizeof(rec.extra))
     for i in range(rec.route.count):
         rec.slots[i] = -1
         rec.given[i].at = SPAN_NONE
         rec.made[i].len = 0
+
+
+cdef void rec_slim(Rec* rec) noexcept nogil:
+    # After a large form: gives back memory that pixels do not need.
+    pk_free(&rec.packed)
+    pk_free(&rec.scratch)
+    jsn_free(&rec.json)
+    tree_slim(&rec.tree)
+    rec_room(rec, REC_SCRATCH)
+    rec.bulky = False
 
 
 cdef int rec_read(Rec* rec) noexcept nogil:
@@ -75,6 +93,7 @@ cdef int rec_all_pairs(Rec* rec, bint form) noexcept nogil:
     if reason == NO_REASON:
         reason = rec_pairs(rec, IN_HEAD, cur_span(&rec.bases, rec.request.query))
     if reason == NO_REASON and form:
+        rec.bulky = rec.request.body_len > REC_BULK
         reason = rec_pairs(rec, IN_BODY, cur_of(rec.request.body, rec.request.body_len))
     if reason == NO_REASON and rec.tree.arrays and tree_holes(&rec.tree, 0) > MAX_HOLES:
         reason = R_INDEX_TOO_LARGE
@@ -93,7 +112,7 @@ cdef int rec_variables(Rec* rec) noexcept nogil:
         if row.variable < 0:
             continue
         raw = path_segment(cur_span(&rec.bases, rec.request.path), row.variable)
-        reason = rec_row(rec, i, pct_text(rec, IN_HEAD, raw, True, False))
+        reason = rec_row(rec, i, pct_text(rec, rec.request.path.at >> SPAN_SHIFT, raw, True, False))
         if reason != NO_REASON:
             return reason
     return NO_REASON
@@ -276,7 +295,13 @@ cdef int rec_key(Rec* rec) noexcept nogil:
 
 
 cdef int rec_source(Rec* rec) noexcept nogil:
-    # The key's source, or the Reason against it.
+    # The key's source and what the visitor wishes of it, or the Reason against it.
+    cdef int reason = rec_find_source(rec)
+    return rec_privacy(rec) if reason == NO_REASON and rec.request.gpc else reason
+
+
+cdef int rec_find_source(Rec* rec) noexcept nogil:
+    # None configured: every key is good. A source's origins belong to it.
     cdef Segment name
     cdef int found
     if rec.plan.sources.count == 0:
@@ -284,10 +309,64 @@ cdef int rec_source(Rec* rec) noexcept nogil:
     name.name = rec.key
     name.hash = tree_hash(span_ptr(&rec.bases, name.name), name.name.len)
     found = names_find(&rec.plan.sources, &rec.bases, &name)
-    if found < 0 or not (rec.plan.source_rows[found].protocols >> rec.route.protocol) & 1:
+    if found < 0 or not rec.plan.source_rows[found].protocols & rec.route.shared:
         return R_UNKNOWN_KEY
     rec.source = &rec.plan.source_rows[found]
-    return NO_REASON if rec.source.enabled else R_SOURCE_DISABLED
+    if not rec.source.enabled:
+        return R_SOURCE_DISABLED
+    if rec.source.origins.count and not rec_origin_fits(rec):
+        return R_ORIGIN_NOT_ALLOWED
+    if not (rec.source.protocols >> rec.route.protocol) & 1:
+        rec.protocol = bit_first(rec.source.protocols & rec.route.shared)
+    return NO_REASON
+
+
+cdef int bit_first(uint64_t bits) noexcept nogil:
+    # The number of the lowest bit; there is one.
+    cdef int number = 0
+    while not (bits >> number) & 1:
+        number += 1
+    return number
+
+
+cdef bint rec_origin_fits(const Rec* rec) noexcept nogil:
+    # A request without an Origin comes from no page.
+    cdef Segment name
+    name.name = rec.request.headers[H_ORIGIN]
+    if name.name.len == 0:
+        return True
+    name.hash = tree_hash(span_ptr(&rec.bases, name.name), name.name.len)
+    return names_find(&rec.source.origins, &rec.bases, &name) >= 0
+
+
+cdef inline const Source* rec_policy(const Rec* rec) noexcept nogil:
+    # Whose privacy rules hold.
+    return &rec.plan.general if rec.source is NULL else rec.source
+
+
+cdef void rec_stricter(Source* policy, const Source* other) noexcept nogil:
+    # Both hold: the policies are in the order of their strictness.
+    policy.ip = max(policy.ip, other.ip)
+    policy.gpc = max(policy.gpc, other.gpc)
+
+
+cdef int rec_privacy(Rec* rec) noexcept nogil:
+    # The visitor objects (rule: "Privacy" of the contract).
+    cdef int policy = rec_policy(rec).gpc
+    rec.anonymous = policy == GPC_ANONYMISE
+    if policy == GPC_DROP or (rec.anonymous and rec_is_personal(rec)):
+        return R_PRIVACY
+    return NO_REASON
+
+
+cdef bint rec_is_personal(const Rec* rec) noexcept nogil:
+    # identify, alias and group say something of a person and nothing else.
+    if rec.type.at == SPAN_NONE:
+        return rec.route.personal
+    return (
+        span_is(&rec.bases, rec.type, b"identify", 8) or span_is(&rec.bases, rec.type, b"alias", 5)
+        or span_is(&rec.bases, rec.type, b"group", 5)
+    )
 
 
 cdef inline bint rec_trusts(const Rec* rec) noexcept nogil:
@@ -406,8 +485,16 @@ cdef int rec_empty(Rec* rec, const Row* row, int32_t node) noexcept nogil:
     elif row.is_timestamp:
         tree_drop(&rec.tree, node)
     elif row.kind != K_TEXT:
-        rec_to_client(rec, node, &row.source)
+        rec_unusable(rec, row, node)
     return NO_REASON
+
+
+cdef void rec_unusable(Rec* rec, const Row* row, int32_t node) noexcept nogil:
+    # What cannot be read is not lost: it goes where a person will find it. Unless the row says that it does not matter.
+    if row.ignored:
+        tree_drop(&rec.tree, node)
+    else:
+        rec_to_client(rec, node, &row.source)
 
 
 cdef inline Py_ssize_t rec_chars(const Rec* rec, Span value) noexcept nogil:
@@ -419,9 +506,8 @@ cdef inline bint rec_is_blank(const Rec* rec, Span value) noexcept nogil:
 
 
 cdef int rec_convert(Rec* rec, int index, int32_t node) noexcept nogil:
-    # Gives the value its kind. What cannot be read is not lost: it goes where a person will find it.
+    # Gives the value its kind.
     cdef const Row* row = &rec.route.rows[index]
-    cdef Cursor text = cur_span(&rec.bases, rec.tree.nodes[node].value)
     cdef Py_ssize_t start = rec.packed.len
     if row.is_timestamp:
         rec_time(rec, row.kind, rec.tree.nodes[node].value)
@@ -431,7 +517,13 @@ cdef int rec_convert(Rec* rec, int index, int32_t node) noexcept nogil:
             rec.bad_time = rec.tree.nodes[node].value
         tree_drop(&rec.tree, node)
         return NO_REASON
-    if kind_pack(rec, row.kind, text, &rec.packed):
+    if row.kind == K_PARAMS:
+        prm_take(rec, node)
+        return NO_REASON
+    # Room for what base64 decodes to, before anything points into a buffer that may move.
+    if row.kind == K_BASE64_JSON and not rec_room(rec, rec.tree.nodes[node].value.len):
+        return R_TOO_LARGE
+    if kind_pack(rec, row.kind, cur_span(&rec.bases, rec.tree.nodes[node].value), &rec.packed):
         rec.bases.at[IN_PACKED] = rec.packed.data
         rec.made[index] = span_of(IN_PACKED, start, rec.packed.len - start)
         rec.converted += 1
@@ -440,7 +532,7 @@ cdef int rec_convert(Rec* rec, int index, int32_t node) noexcept nogil:
         return NO_REASON
     if row.required != NO_REASON:
         return row.required
-    rec_to_client(rec, node, &row.source)
+    rec_unusable(rec, row, node)
     return NO_REASON
 
 
@@ -469,15 +561,77 @@ cdef int rec_identity(Rec* rec) noexcept nogil:
 
 cdef int rec_complete(Rec* rec) noexcept nogil:
     # What the server adds. The order matters: types first, so that what follows may rely on them.
+    if rec.anonymous:
+        rec_anonymise(rec)
     rec_types(rec)
+    if rec.route.visitor and rec.plan.visitor.on and not rec.anonymous and not rec_visit(rec):
+        return R_SPOOL_FULL
     rec_timestamp(rec)
     rec_defaults(rec)
     rec_receipt(rec)
     rec_context(rec)
-    rec.dedupe = rec.route.dedupe_count > 0 and rec.timed
+    rec.dedupe = rec.route.dedupe_count > 0 and rec.timed and not rec.anonymous    # the hash would tell the person
     if not rec.dedupe and not rec_message_id(rec):
         return R_SPOOL_FULL
     return R_TOO_LARGE if rec.tree.failed or rec.scratch.failed or rec.packed.failed else NO_REASON
+
+
+cdef void rec_anonymise(Rec* rec) noexcept nogil:
+    # Before the types are looked at, so that nothing of it comes to context.client.
+    # SDKs send a person's traits in the context of every event.
+    cdef int32_t context, client
+    cdef int i
+    context = tree_member(&rec.tree, &rec.bases, 0, &rec.plan.known[N_CONTEXT])
+    client = -1 if context < 0 else tree_member(&rec.tree, &rec.bases, context, &rec.plan.known[N_CLIENT])
+    for i in range(PERSONAL):
+        rec_forget(rec, 0, &rec.plan.personal[i])
+        rec_forget(rec, context, &rec.plan.personal[i])
+        rec_forget(rec, client, &rec.plan.personal[i])
+
+
+cdef void rec_forget(Rec* rec, int32_t parent, const Segment* name) noexcept nogil:
+    # Drops a member, if there is one.
+    cdef int32_t node = -1 if parent < 0 else tree_member(&rec.tree, &rec.bases, parent, name)
+    if node >= 0:
+        tree_drop(&rec.tree, node)
+
+
+cdef bint rec_visit(Rec* rec) noexcept nogil:
+    # The visitor's id, if the client gave none: the cookie's, else a new one. False: there is no randomness.
+    cdef int32_t node = tree_member(&rec.tree, &rec.bases, 0, &rec.plan.personal[P_ANONYMOUS_ID])
+    cdef Cursor cookie
+    cdef Span id
+    if node >= 0 and not (rec.tree.nodes[node].state == NODE_LEAF and rec_is_blank(rec, rec.tree.nodes[node].value)):
+        return True
+    cookie = visit_cookie(rec)
+    if uuid_is_7(cookie):
+        memcpy(rec.visitor, cookie.at, UUID_TEXT)
+    elif rec.visited or uuid_7(rec.request.received, rec.visitor):
+        rec.issued = True
+    else:
+        return False
+    if not rec_room(rec, UUID_TEXT):
+        return True                 # rec_complete sees that memory is short
+    memcpy(rec.scratch.data + rec.scratch.len, rec.visitor, UUID_TEXT)
+    id = span_of(IN_SCRATCH, rec.scratch.len, UUID_TEXT)
+    rec.scratch.len += UUID_TEXT
+    tree_add(&rec.tree, &rec.bases, 0, &rec.plan.personal[P_ANONYMOUS_ID], id, NODE_LEAF)
+    return True
+
+
+cdef Cursor visit_cookie(const Rec* rec) noexcept nogil:
+    # The value of the visitor cookie (RFC 6265, 4.2.1); empty: there is none.
+    cdef Cursor source = head_value(rec.request, H_COOKIE), part
+    cdef const Span* name = &rec.plan.visitor.name
+    cdef const byte* end
+    while cur_left(&source):
+        end = <const byte*>memchr(source.at, c';', <size_t>cur_left(&source))
+        part = num_trim(cur_of(source.at, (source.end if end is NULL else end) - source.at))
+        source.at = source.end if end is NULL else end + 1
+        if cur_left(&part) >= name.len and memcmp(part.at, span_ptr(&rec.bases, name[0]), name.len) == 0:
+            part.at += name.len
+            return part
+    return cur_of(source.end, 0)
 
 
 cdef void rec_types(Rec* rec) noexcept nogil:
@@ -486,7 +640,8 @@ cdef void rec_types(Rec* rec) noexcept nogil:
     cdef int i, field, type_
     for i in range(KNOWN_COUNT):
         rec.known[i] = -1
-    rec_context_type(rec)
+    if not rec.closed:
+        rec_context_type(rec)
     node = rec.tree.nodes[0].first
     while node >= 0:
         following = rec.tree.nodes[node].next
@@ -497,6 +652,7 @@ cdef void rec_types(Rec* rec) noexcept nogil:
                 if field <= N_CONTEXT:
                     rec.known[field] = node
             else:
+                rec.misfit = True
                 rec_to_client(rec, node, &rec.plan.fields.all[field])
         node = following
 
@@ -535,7 +691,9 @@ cdef void rec_context_type(Rec* rec) noexcept nogil:
 
 cdef void rec_wrap(Rec* rec, int32_t node, const Segment* name) noexcept nogil:
     # `node`, which should be a map, leaves its place and becomes context.client.<name>.
-    cdef int32_t kept = tree_take(&rec.tree, node, 1, name)
+    cdef int32_t kept
+    rec.misfit = True
+    kept = tree_take(&rec.tree, node, 1, name)
     cdef int32_t client = rec_client(rec) if kept >= 0 else -1
     if client >= 0:
         tree_take(&rec.tree, kept, client, name)
@@ -582,6 +740,7 @@ cdef void rec_timestamp(Rec* rec) noexcept nogil:
 cdef void rec_keep_bad_time(Rec* rec) noexcept nogil:
     cdef int32_t client
     cdef int known = N_ORIGINAL_TIMESTAMP
+    rec.misfit = True
     if rec.known[N_ORIGINAL_TIMESTAMP] < 0:
         rec.known[known] = tree_add(&rec.tree, &rec.bases, 0, &rec.plan.known[known], rec.bad_time, NODE_LEAF)
         return
@@ -661,7 +820,11 @@ cdef Span rec_receipt_text(Rec* rec) noexcept nogil:
 
 cdef void rec_context(Rec* rec) noexcept nogil:
     # What connection and headers know, where the client said nothing.
-    if rec.request.ip_len:
+    if rec.closed:
+        return
+    if rec_policy(rec).ip != IP_KEEP or rec.anonymous:
+        rec_client_ip(rec)
+    if rec.request.ip_len and rec_policy(rec).ip != IP_DROP and not rec.anonymous:
         rec_context_put(rec, X_IP, N_IP, rec_ip(rec))
     if rec.request.headers[H_USER_AGENT].len:
         rec_context_put(rec, X_USER_AGENT, N_USER_AGENT, rec_header(rec, H_USER_AGENT))
@@ -669,8 +832,42 @@ cdef void rec_context(Rec* rec) noexcept nogil:
         rec_context_put(rec, X_REFERRER, N_REFERRER, rec_header(rec, H_REFERER))
 
 
+cdef void rec_client_ip(Rec* rec) noexcept nogil:
+    # The policy holds for an address that the client gave, too: context.ip, and what was moved to context.client.
+    cdef int32_t context = tree_member(&rec.tree, &rec.bases, 0, &rec.plan.known[N_CONTEXT])
+    if context >= 0:
+        rec_shorten_ip(rec, context)
+        rec_shorten_ip(rec, tree_member(&rec.tree, &rec.bases, context, &rec.plan.known[N_CLIENT]))
+
+
+cdef void rec_shorten_ip(Rec* rec, int32_t parent) noexcept nogil:
+    # What is no address is not kept in its place.
+    cdef int32_t node = -1 if parent < 0 else tree_member(&rec.tree, &rec.bases, parent, &rec.plan.known[N_IP])
+    if node < 0:
+        return
+    shape_spoil(rec)
+    if rec.tree.nodes[node].state == NODE_LEAF and rec_policy(rec).ip == IP_TRUNCATE and not rec.anonymous:
+        rec.tree.nodes[node].value = rec_truncated(rec, cur_span(&rec.bases, rec.tree.nodes[node].value))
+        if rec.tree.nodes[node].value.len:
+            return
+    tree_drop(&rec.tree, node)
+
+
+cdef Span rec_truncated(Rec* rec, Cursor text) noexcept nogil:
+    # The address without its last bits, as text; empty: it is none.
+    cdef char short[INET6_ADDRSTRLEN]
+    cdef Py_ssize_t length = prx_truncate(text, short)
+    if length == 0 or not rec_room(rec, length):
+        return span_of(IN_SCRATCH, 0, 0)
+    memcpy(rec.scratch.data + rec.scratch.len, short, <size_t>length)
+    rec.scratch.len += length
+    return span_of(IN_SCRATCH, rec.scratch.len - length, length)
+
+
 cdef Span rec_ip(Rec* rec) noexcept nogil:
     cdef Py_ssize_t length = rec.request.ip_len
+    if rec_policy(rec).ip == IP_TRUNCATE:
+        return rec_truncated(rec, cur_of(rec.request.ip, length))
     if not rec_room(rec, length):
         return span_of(IN_SCRATCH, 0, 0)
     memcpy(rec.scratch.data + rec.scratch.len, rec.request.ip, <size_t>length)
@@ -715,15 +912,14 @@ cdef void rec_set_message_id(Rec* rec, Span id) noexcept nogil:
     tree_add(&rec.tree, &rec.bases, 0, &rec.plan.known[N_MESSAGE_ID], id, NODE_LEAF)
 
 
-cdef int rec_pack(Rec* rec, Pack* out) noexcept nogil:
-    # Appends the record, or gives the Reason and appends nothing.
+cdef int rec_pack(Rec* rec, Py_ssize_t body, Pack* out) noexcept nogil:
+    # Appends the record, or gives the Reason and appends nothing. `body`: bytes that the limit is reckoned from.
     cdef Py_ssize_t start = out.len
-    cdef Py_ssize_t limit = 4 * rec.request.body_len
     rec_pack_head(rec, rec.tree.nodes[0].count, out)
     rec.members_at = out.len
     rec.leaves.count = 0
     tree_pack_members(&rec.tree, &rec.bases, &rec.tree.nodes[0], out, &rec.leaves)
-    if out.failed or out.len - start > (limit if limit > MAX_RECORD else MAX_RECORD):
+    if out.failed or out.len - start > max(4 * body, <Py_ssize_t>MAX_RECORD):
         out.len = start
         out.failed = False
         return R_TOO_LARGE
@@ -738,6 +934,17 @@ cdef void rec_pack_head(const Rec* rec, Py_ssize_t members, Pack* out) noexcept 
     pk_seconds(out, rec.request.received.seconds, rec.request.received.nanos)
     pk_str(out, b"timestamp", 9)
     pk_seconds(out, rec.time.seconds, rec.time.nanos)
-    pk_raw(out, span_ptr(&rec.bases, rec.route.head), rec.route.head.len)
+    if rec.type.at == SPAN_NONE:
+        pk_raw(out, span_ptr(&rec.bases, rec.route.head), rec.route.head.len)
+    else:
+        rec_pack_kind(rec, out)
     if named:
         pk_raw(out, span_ptr(&rec.bases, rec.source.packed), rec.source.packed.len)
+
+
+cdef void rec_pack_kind(const Rec* rec, Pack* out) noexcept nogil:
+    # `protocol` and `type` where they are not the route's.
+    cdef Span protocol = rec.plan.protocols[rec.protocol]
+    pk_raw(out, span_ptr(&rec.bases, protocol), protocol.len)
+    pk_str(out, b"type", 4)
+    pk_str(out, span_ptr(&rec.bases, rec.type), rec.type.len)

@@ -40,7 +40,7 @@ cdef void shape_place(Rec* rec) noexcept nogil:
     # Where shapes of such requests are; -1: they have none.
     cdef const Request* request = rec.request
     rec.place = -1
-    if request.method != M_GET or rec.route.variables or rec.shapes is NULL:
+    if request.method != M_GET or rec.route.variables or rec.route.visitor or rec.shapes is NULL:
         return
     rec.present = (
         (1 << X_IP if request.ip_len else 0)
@@ -126,7 +126,9 @@ cdef inline bint shape_guard(Rec* rec, const Part* part, Span value) noexcept no
 cdef bint shape_fill(Rec* rec, const Shape* shape, Span* values) noexcept nogil:
     cdef int i
     rec.key = values[shape.key]
-    if rec_source(rec) != NO_REASON or rec_trusts(rec) != shape.trusted:
+    if rec_source(rec) != NO_REASON or rec_trusts(rec) != shape.trusted or rec_policy(rec).ip != shape.ip:
+        return False
+    if rec.anonymous or rec.protocol != rec.route.protocol:
         return False
     for i in range(shape.gate_count):
         if rec_opens(rec, &rec.route.rows[shape.gates[i].row], values[shape.gates[i].pair]) != shape.gates[i].open:
@@ -225,7 +227,7 @@ cdef void shape_keep(Rec* rec, Pack* out, Py_ssize_t start) noexcept nogil:
     # what cannot have a shape takes nobody's place.
     cdef Shape* shape = &rec.shapes[SHAPE_SETS * SHAPE_WAYS]
     cdef Shape* place
-    if rec.place < 0 or not 0 < rec.noted <= SHAPE_PAIRS or rec.dedupe or rec.bad_time.len:
+    if rec.place < 0 or not 0 < rec.noted <= SHAPE_PAIRS or rec.dedupe or rec.bad_time.len or rec.anonymous:
         return
     place = shape_free(rec)
     if place is NULL:
@@ -357,6 +359,7 @@ cdef bint shape_facts(Rec* rec, Shape* shape) noexcept nogil:
     # Key, time, identity and messageId.
     shape.key = shape_pair(rec, rec.key)
     shape.trusted = rec_trusts(rec)
+    shape.ip = rec_policy(rec).ip
     if shape.key < 0 or not shape_times(rec, shape):
         return False
     shape_identity(rec, shape)

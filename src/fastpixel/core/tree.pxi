@@ -9,6 +9,10 @@
 # ordinary name; a name set on an array makes it a map; the later of two conflicting pairs wins.
 
 
+cdef enum:
+    TREE_KEPT = 65536               # nodes that a worker keeps room for: a power of two
+
+
 cdef bint tree_init(Tree* tree) noexcept nogil:
     tree.cap = 128
     tree.mask = 255
@@ -22,6 +26,23 @@ cdef void tree_free(Tree* tree) noexcept nogil:
     free(tree.slots)
     tree.nodes = NULL
     tree.slots = NULL
+
+
+cdef void tree_slim(Tree* tree) noexcept nogil:
+    # Before a reset: gives back memory that only a very large document needed.
+    cdef Node* nodes
+    cdef uint64_t* slots
+    if tree.cap <= TREE_KEPT:
+        return
+    nodes = <Node*>realloc(tree.nodes, TREE_KEPT * sizeof(Node))
+    if nodes is NULL:
+        return
+    tree.nodes = nodes
+    tree.cap = TREE_KEPT
+    slots = <uint64_t*>realloc(tree.slots, 2 * TREE_KEPT * sizeof(uint64_t))
+    if slots is not NULL:
+        tree.slots = slots
+        tree.mask = 2 * TREE_KEPT - 1
 
 
 cdef void tree_reset(Tree* tree) noexcept nogil:
@@ -274,6 +295,16 @@ cdef int32_t tree_add(
         if index < 0:
             return -1
         tree_link(tree, index)
+    tree_set(tree, index, value, state)
+    return index
+
+
+cdef int32_t tree_append(Tree* tree, int32_t parent, const Segment* name, Span value, int state) noexcept nogil:
+    # tree_add for a name that the map is known not to have: nothing is looked for.
+    cdef int32_t index = tree_new(tree, parent, name)
+    if index < 0:
+        return -1
+    tree_link(tree, index)
     tree_set(tree, index, value, state)
     return index
 

@@ -2,7 +2,6 @@
 # after exec, because workers are spawned and never forked.
 
 cdef enum:
-    UUID_TEXT = 36
     POOL_BYTES = 256                # getrandom never gives fewer bytes than this
 
 cdef byte POOL[POOL_BYTES]
@@ -48,3 +47,18 @@ cdef void uuid_text(byte* raw, int version, byte* text) noexcept nogil:
         text[at] = <byte>digits[raw[i] >> 4]
         text[at + 1] = <byte>digits[raw[i] & 15]
         at += 2
+
+
+cdef bint uuid_is_7(Cursor text) noexcept nogil:
+    # Whether it is a UUIDv7 as uuid_7 writes them.
+    cdef int i, got
+    if cur_left(&text) != UUID_TEXT or text.at[14] != c'7' or not (c'8' <= text.at[19] <= c'9' or c'a' <= text.at[19] <= c'b'):
+        return False
+    for i in range(UUID_TEXT):
+        got = text.at[i]
+        if i == 8 or i == 13 or i == 18 or i == 23:
+            if got != c'-':
+                return False
+        elif not (chr_digit(got) or c'a' <= got <= c'f'):
+            return False
+    return True

@@ -158,8 +158,9 @@ cdef class _Wire(_Link):
 
     cdef int flush(self) except -1:
         cdef Pack* out = &self.connection.out
-        if out.len and not self.blocked and self.fd >= 0:
+        while out.len and not self.blocked and self.fd >= 0:
             self.write(out)
+            self.connection.go_on()
         if out.len == 0 and self.connection.closing and self.fd >= 0:
             self.finish()
         return 0

@@ -11,13 +11,17 @@ from typing import Any, Final
 
 from fastpixel import event
 from fastpixel._core import Plan
-from fastpixel.config import BUILTIN_PROTOCOLS, Config, DialectRow, FieldRow, RouteRow
+from fastpixel.config import Config, DialectRow, FieldRow, RouteRow
 from fastpixel.dialect import Dialect, Field, Route, validate
-from fastpixel.dialects import kissmetrics, rudderstack
+from fastpixel.dialects import kissmetrics, rudderstack, segment
 from fastpixel.errors import DialectError
 from fastpixel.schema import dormant
 
-BUILTIN: Final = (rudderstack.DIALECT, kissmetrics.DIALECT)
+BUILTIN: Final = (
+    rudderstack.DIALECT,
+    segment.DIALECT,
+    kissmetrics.DIALECT,
+)
 
 
 def load(config: Config) -> tuple[Dialect, ...]:
@@ -32,14 +36,14 @@ def load(config: Config) -> tuple[Dialect, ...]:
 
 def _require_one_route_each(dialects: tuple[Dialect, ...]) -> None:
     """A second route of the same method and path would never be reached, and nobody would be told."""
-    first: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str, str], tuple[str, Route]] = {}
     for dialect in dialects:
         for route in dialect.routes:
             for method in dict.fromkeys(route.method):
-                if taken := first.get((method, route.path)):
+                taken, same = first.setdefault((method, route.path), (dialect.name, route))
+                if same is not route:
                     where = f"dialect {dialect.name}, route {route.path}"
                     raise DialectError(f"{where}: dialect {taken} answers {method} there already; choose another path")
-                first[method, route.path] = dialect.name
 
 
 def plan(config: Config) -> Plan:
@@ -47,10 +51,20 @@ def plan(config: Config) -> Plan:
 
     DialectError: as `load`, or there are more rows, routes or sources than the core's tables hold.
     """
-    options: dict[str, dict[str, Any]] = {"rudderstack": {"reply": config.rudderstack.reply}}
+    options: dict[str, dict[str, Any]] = {
+        "rudderstack": {"reply": config.rudderstack.reply},
+    }
     dialects = load(config)
     try:
-        return Plan(dialects, config.sources, fields=event.FIELDS, options=options)
+        return Plan(
+            dialects,
+            config.sources,
+            fields=event.FIELDS,
+            options=options,
+            privacy=config.privacy,
+            visitor=config.visitor,
+            paths=config.paths,
+        )
     except ValueError as error:
         raise DialectError(f"the tables do not fit: {error}") from None
 
@@ -60,15 +74,6 @@ def notices(config: Config) -> Iterator[str]:
     yield from config.warnings
     if later := list(dict.fromkeys(dormant(config))):
         yield f"set, but without effect before a later release: {', '.join(later)}"
-    if names := _not_built(config):
-        yield f"protocols of a later release: {', '.join(names)}"
-
-
-def _not_built(config: Config) -> list[str]:
-    """Protocols that this release does not speak yet and that are asked for by name, not by "all"."""
-    lists = [config.protocols, *(source.protocols for source in config.sources)]
-    named = {name for names in lists if not set(names) >= set(BUILTIN_PROTOCOLS) for name in names}
-    return sorted(named & set(BUILTIN_PROTOCOLS) - {dialect.name for dialect in BUILTIN})
 
 
 def _custom(row: DialectRow) -> Dialect:
