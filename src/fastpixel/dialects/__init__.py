@@ -13,7 +13,7 @@ from fastpixel import event
 from fastpixel._core import Plan
 from fastpixel.config import Config, DialectRow, FieldRow, RouteRow
 from fastpixel.dialect import Dialect, Field, Route, validate
-from fastpixel.dialects import kissmetrics, rudderstack, segment
+from fastpixel.dialects import kissmetrics, pitchtarget, rudderstack, segment
 from fastpixel.errors import DialectError
 from fastpixel.schema import dormant
 
@@ -21,6 +21,7 @@ BUILTIN: Final = (
     rudderstack.DIALECT,
     segment.DIALECT,
     kissmetrics.DIALECT,
+    pitchtarget.DIALECT,
 )
 
 
