@@ -13,7 +13,7 @@ from fastpixel import event
 from fastpixel._core import Plan
 from fastpixel.config import Config, DialectRow, FieldRow, RouteRow
 from fastpixel.dialect import Dialect, Field, Route, validate
-from fastpixel.dialects import kissmetrics, pitchtarget, rudderstack, segment
+from fastpixel.dialects import kissmetrics, pitchtarget, rudderstack, segment, tracardi
 from fastpixel.errors import DialectError
 from fastpixel.schema import dormant
 
@@ -22,6 +22,7 @@ BUILTIN: Final = (
     segment.DIALECT,
     kissmetrics.DIALECT,
     pitchtarget.DIALECT,
+    tracardi.DIALECT,
 )
 
 
@@ -54,6 +55,7 @@ def plan(config: Config) -> Plan:
     """
     options: dict[str, dict[str, Any]] = {
         "rudderstack": {"reply": config.rudderstack.reply},
+        "tracardi": tracardi.options(config),
     }
     dialects = load(config)
     try:
