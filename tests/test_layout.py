@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/fastpixel"
 LAYERS = [
     {"", "errors", "units", "schema", "event", "config"},
-    {"_core", "dialect"},
+    {"_core", "dialect", "client", "personal"},
     {"dialects"},
-    {"spool", "exporters", "sinks", "metrics", "client", "identity", "logs", "sockets", "tables"},
-    {"server", "admin", "explain", "export", "ship"},
-    {"supervisor"},
+    {"spool", "exporters", "sinks", "metrics", "identity", "logs", "sockets", "tables"},
+    {"server", "admin", "explain", "export", "rejects", "ship"},
+    {"supervisor", "generation"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -13,7 +13,7 @@ from fastpixel import event
 from fastpixel._core import Plan
 from fastpixel.config import Config, DialectRow, FieldRow, RouteRow
 from fastpixel.dialect import Dialect, Field, Route, validate
-from fastpixel.dialects import kissmetrics, pitchtarget, rudderstack, segment, tracardi
+from fastpixel.dialects import kissmetrics, ksense, pitchtarget, rudderstack, segment, tracardi
 from fastpixel.errors import DialectError
 from fastpixel.schema import dormant
 
@@ -23,6 +23,7 @@ BUILTIN: Final = (
     kissmetrics.DIALECT,
     pitchtarget.DIALECT,
     tracardi.DIALECT,
+    ksense.DIALECT,
 )
 
 
