@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fastpixel.admin.app import KnownHosts, application
-from fastpixel.metrics import STATES, Page
+from fastpixel.metrics import STATES, Counts, Page
 
 
 async def ask(app, path, host):
@@ -40,7 +40,10 @@ def page():
 @pytest.fixture
 def get(page):
     def get(path, host="127.0.0.1:8081", ready=True):
-        app = application(page, ["kissmetrics"], lambda: ready, "admin.internal")
+        counts = Counts(page)
+        counts.begin(range(2), ["kissmetrics"])
+        counts.serve(range(2))
+        app = application(counts, lambda: ready, "admin.internal")
         return asyncio.run(ask(app, path, host))
 
     return get

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -24,6 +27,7 @@ from fastpixel.errors import FastpixelError
 
 if TYPE_CHECKING:
     from fastpixel.explain import Explanation
+    from fastpixel.export import Query
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -100,7 +104,10 @@ def serve(config_file: str | None, **flags: Any) -> int:
     """Run the collector. Without a configuration: 127.0.0.1:8080, data in ./fastpixel-data."""
     from fastpixel.supervisor import serve as run
 
-    return run(_load(config_file, **flags))
+    def read() -> Config:
+        return _load(config_file, **flags)
+
+    return run(read(), read)
 
 
 @group.command()
@@ -166,6 +173,96 @@ def _output(path: str, grows: bool) -> Iterator[BinaryIO]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@group.command()
+@_common
+@click.option("--retry", is_flag=True, help="Send them through the configuration as it is now, and store its events.")
+@click.option("--reason", "reasons", multiple=True, type=click.Choice(REASONS), metavar="REASON", help="Only these.")
+@click.option("--protocol", "protocols", multiple=True, metavar="NAME", help="Only this protocol (repeatable).")
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="Only this write key (repeatable).")
+@click.option("--since", metavar="TIME", help="From this receivedAt on: RFC 3339, or 2h for the last two hours.")
+@click.option("--until", metavar="TIME", help="Before this receivedAt.")
+@click.option("--limit", type=click.IntRange(0), default=0, help="At most so many, the oldest; 0: all.")
+@click.option("--all", "everything", is_flag=True, help="List those too that a retry has stored.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line with everything that is kept.")
+def rejects(
+    *,
+    config_file: str | None,
+    data_dir: str | None,
+    retry: bool,
+    reasons: tuple[str, ...],
+    protocols: tuple[str, ...],
+    keys: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    limit: int,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """List refused events, or retry them.
+
+    A retry stores what the configuration accepts now, with its old receivedAt: what had an unknown key, a disabled
+    source, a wrong origin or came too fast. It may run beside serve, and never stores a reject twice.
+    """
+    from fastpixel import export as exporting
+
+    query = exporting.Query(
+        database="rejects",
+        since_ns=exporting.moment(since) if since else None,
+        until_ns=exporting.moment(until) if until else None,
+        limit=limit,
+        filters=(("reason", reasons), ("protocol", protocols), ("writeKey", keys)),
+    )
+    settings = _load(config_file, data_dir=data_dir)
+    if retry:
+        _retry(settings, query, as_json)
+    else:
+        _list_rejects(settings.data_dir, query, everything, as_json)
+
+
+def _list_rejects(directory: Path, query: Query, everything: bool, as_json: bool) -> None:
+    from fastpixel.rejects import Listing, listed
+
+    found = Listing(directory, query, everything=everything)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for reject in found:
+        sys.stdout.buffer.write(found.json(reject) if as_json else f"{reject.line()[:width]}\n".encode())
+    sys.stdout.flush()  # so that a pipe which is closed is noticed here
+    left_out = f"; {found.stored_since} stored by a retry are left out (--all)" if found.stored_since else ""
+    by_reason = f" ({listed(found.reasons)})" if found.reasons else ""
+    click.echo(f"{found.reasons.total()} rejects{by_reason}{left_out}", err=True)
+
+
+def _retry(settings: Config, query: Query, as_json: bool) -> None:
+    from fastpixel.rejects import Retry
+
+    with _progress("retrying") as progress:
+        done = Retry(settings, query, progress).run()
+    if as_json:
+        fields = {"tried": done.tried, "stored": done.stored, "refused": done.refused, "notRetryable": done.hopeless}
+        click.echo(json.dumps(fields))
+    else:
+        click.echo(done)
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int], None]]:
+    """A counter for whoever waits at a terminal for longer than a second."""
+    shown = time.monotonic() + 1 if sys.stderr.isatty() else math.inf
+    used = False
+
+    def count(number: int) -> None:
+        nonlocal shown, used
+        if time.monotonic() >= shown:
+            click.echo(f"\r{what}: {number:,}", nl=False, err=True)
+            shown, used = time.monotonic() + 0.2, True
+
+    try:
+        yield count
+    finally:
+        if used:
+            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 @group.command()

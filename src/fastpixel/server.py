@@ -2,7 +2,9 @@
 
 Started by the supervisor as `python -m fastpixel.server FD`. FD is a socket to the supervisor: the job comes over it as
 one JSON message, "accepting" goes back, and when it closes (the supervisor says stop, or is gone) the worker drains:
-it stops accepting, answers what comes with `Connection: close`, commits, and ends with 0.
+it stops accepting, answers what comes with `Connection: close`, commits, and ends with 0. HAND_OVER on it, which a
+reload sends, does the same with more patience: others accept from the same sockets then, so what waits in a backlog is
+theirs, and idle connections may stay until their next request, which is answered with `Connection: close`.
 
 The order that the promise rests on is `Commits`: append, then done(), which renders the answers. In mode `commit` both
 happen in the loop (a commit is cheaper than a trip to a thread), in mode `fsync` the append is a thread's, one at a
@@ -31,7 +33,7 @@ from fastpixel import dialects, logs, sockets
 from fastpixel._core import Batch, Carrier, Intake, Wires
 from fastpixel.config import Config
 from fastpixel.errors import FastpixelError, SpoolError
-from fastpixel.metrics import STATES, Page
+from fastpixel.metrics import STATES, Cells, Page
 from fastpixel.spool import files
 from fastpixel.spool.writer import Writer
 
@@ -39,6 +41,8 @@ BEAT_SECONDS: Final = 0.5
 LINGER_SECONDS: Final = 2.0
 BACKLOG_SECONDS: Final = 1.0  # bounds accepting the backlog when nothing stops it from growing (supervisor killed)
 FRESH_SECONDS: Final = 1.0  # how long a draining worker waits for the first request of a connection
+IDLE_SECONDS: Final = 5.0  # how long one that hands over waits for any request; closing would be a race with it
+HAND_OVER: Final = b"hand over\n"
 GROUP_EVENTS: Final = 256
 PROBE_BYTES: Final = 1 << 20
 log = logging.getLogger(__name__)
@@ -48,8 +52,9 @@ class Job(msgspec.Struct):
     """What the supervisor tells a worker. File descriptors are inherited."""
 
     number: int
-    workers: int
-    page_fd: int
+    page: tuple[int, int]  # descriptor, parts
+    part: int
+    cells: tuple[int, int] | None  # descriptor, count; None: no source is limited
     listeners: list[int]
     settings: dict[str, Any]
 
@@ -203,9 +208,11 @@ class Worker:
         self._carriers: set[Carrier] = set()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._handing_over = False
         self._intake = Intake(
             dialects.plan(config),
-            page=Page(job.page_fd, job.workers).part(job.number),
+            page=Page(*job.page).part(job.part),
+            cells=Cells(*job.cells).view if job.cells else None,
             trusted_proxies=[str(network) for network in config.trusted_proxies],
             max_request_line=config.max_request_line,
             max_header_bytes=config.max_header_bytes,
@@ -231,9 +238,9 @@ class Worker:
             if tls is None or sock.family == socket.AF_UNIX:
                 self._wires.listen(sock.fileno())
             else:
-                servers.append(
-                    await self._loop.create_server(self._carrier, sock=sock, backlog=sockets.BACKLOG, ssl=tls)
-                )
+                # A browser does not say goodbye to a TLS connection that it keeps for later: it is not waited for long.
+                how: dict[str, Any] = {"ssl": tls, "ssl_shutdown_timeout": LINGER_SECONDS}
+                servers.append(await self._loop.create_server(self._carrier, sock=sock, backlog=sockets.BACKLOG, **how))
         self._state("serving")
         tasks = [self._loop.create_task(self._beat()), self._loop.create_task(self._probe())]
         self._lifeline.sendall(b"accepting\n")
@@ -253,21 +260,28 @@ class Worker:
         return cast("asyncio.BaseProtocol", Carrier(self._intake, self._carriers))
 
     def _on_lifeline(self) -> None:
-        # Nothing is ever sent: it is readable because it was closed.
-        self._loop.remove_reader(self._lifeline.fileno())
+        # HAND_OVER, then perhaps the end: a service that stops does not wait for an old worker's patience.
+        try:
+            self._handing_over = bool(self._lifeline.recv(len(HAND_OVER)))
+        except ConnectionResetError:  # the supervisor was killed before it read "accepting"
+            self._handing_over = False
+        if not self._handing_over:
+            self._loop.remove_reader(self._lifeline.fileno())
         self._stop.set()
 
     async def _drain(self, servers: Sequence[asyncio.AbstractServer]) -> None:
         """Answers what has come, then closes. Ends when every connection has, or the time is over."""
         started = self._loop.time()
         self._intake.drain()
-        while self._has_backlog() and self._loop.time() < started + BACKLOG_SECONDS:
+        while not self._handing_over and self._has_backlog() and self._loop.time() < started + BACKLOG_SECONDS:
             await asyncio.sleep(0)
         self._wires.ignore()
         for server in servers:
             server.close()
         while (self._carriers or self._wires) and self._loop.time() < started + self._config.shutdown_timeout:
             await asyncio.sleep(0.02)  # first, so that requests which are here already are read
+            if self._handing_over and self._loop.time() < started + IDLE_SECONDS:
+                continue
             patient = self._loop.time() < started + FRESH_SECONDS
             self._wires.drain(patient)
             for carrier in list(self._carriers):

@@ -1,9 +1,12 @@
-"""The supervisor: one process that owns sockets, shared page and admin listener, and keeps N workers running.
+"""The supervisor: one process that owns sockets, shared memory and admin listener, and keeps N workers running.
 
-It spawns workers (never forks: a worker starts clean, with its own random seed and loop) and hands each its sockets,
-the page and a socket pair, the lifeline. Both ends watch it: a worker drains when the supervisor is gone, and the
-supervisor starts a worker anew, with backoff, when its end closes. It holds a lock on data_dir, so that a second
-`serve` of the same spool fails clearly, as one of the same address does (see sockets.py).
+Workers are those of a generation (generation.py), which get the sockets and the shared memory from here. It holds a
+lock on data_dir, so that a second `serve` of the same spool fails clearly, as one of the same address does (see
+sockets.py).
+
+SIGHUP: the configuration is read again and judged. Then a new generation starts beside the old one, with the same
+sockets, and the old one drains when every new worker accepts. So no connection is reset, and whatever fails on the way
+leaves the old one as it was. Signals that come meanwhile are one more reload after it.
 
 SIGTERM: /ready says 503, pre_stop_delay passes, workers drain, exit 0 within shutdown_timeout. SIGINT does the same and
 exits with 130.
@@ -12,173 +15,102 @@ exits with 130.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
 import shlex
 import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from fastpixel import dialects, logs, sockets
 from fastpixel.admin.listener import AdminListener
 from fastpixel.config import Config
-from fastpixel.errors import SpoolError
-from fastpixel.metrics import Page
-from fastpixel.server import Job
+from fastpixel.errors import FastpixelError, SpoolError
+from fastpixel.generation import Generation
+from fastpixel.metrics import Counts, Page
 from fastpixel.spool import recovery, slots
 from fastpixel.spool.reader import Spool
 
-FIRST_BACKOFF: Final = 0.1
-LAST_BACKOFF: Final = 10.0
-KILL_GRACE: Final = 3.0  # beyond shutdown_timeout, before a worker is killed
 REJECT_SCAN_SECONDS: Final = 10.0
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# For glibc's malloc (mallopt(3)): batches are made and dropped all the time, and memory that went back to the kernel
-# between two of them would come again page by page, at more cost than storing them.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
+FIXED: Final = ("bind", "admin_bind", "data_dir")  # and workers: what no reload can change
+OPEN_MODE: Final = "open mode: no [[sources]] are configured, so every non-empty key is accepted"
+UNCHANGED: Final = "SIGHUP: the configuration stays as it was: %s"
 log = logging.getLogger(__name__)
 
 
-class Child:
-    """One worker's process, from spawn to end."""
-
-    def __init__(self, job: Job, keep: Sequence[int]) -> None:
-        self.job = job
-        self.started = time.monotonic()
-        self.lifeline, theirs = socket.socketpair()
-        with theirs, _signals_held():
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fastpixel.server", str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), *keep],
-                env=ALLOCATOR | os.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        message = msgspec.json.encode(job)
-        self.lifeline.sendall(f"{len(message):08d}".encode() + message)
-        self.lifeline.setblocking(False)
-
-    @property
-    def age(self) -> float:
-        return time.monotonic() - self.started
-
-    def stop(self) -> None:
-        """Tells it to drain."""
-        try:
-            self.lifeline.shutdown(socket.SHUT_WR)
-        except OSError as error:  # it ended in this moment
-            log.debug("worker %d: %s", self.job.number, error)
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Ctrl-C on a terminal and systemd's SIGTERM go to workers too; those started in here never see them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 class Supervisor:
-    """The whole service. `run` returns the exit code."""
+    """The whole service. `run` returns the exit code. `read`: gives the configuration as it is at a SIGHUP."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, read: Callable[[], Config] | None = None) -> None:
+        self._read = read or (lambda: config)
         self._workers = config.workers or len(os.sched_getaffinity(0))
-        self._plan = dialects.plan(config)  # so that a bad dialect is an error here, before anything starts
-        sockets.tls(config.tls_cert, config.tls_key)  # a bad certificate too
+        self._protocols = judge(config)  # so that a bad configuration is an error here, before anything starts
         self._claim = claim(config)
         recovery.recover_all(config.data_dir)
         sockets.raise_descriptor_limit()
         self._listeners = [sockets.listen(bind, self._workers) for bind in config.bind]
-        self._page = Page.create(self._workers)
+        self._page = Page.create(2 * self._workers)
+        self._counts = Counts(self._page)
+        self._live: list[Generation] = []
+        self._current = self._generation(config, self._protocols)
+        self._counts.serve(self._current.parts)
         self._share_rejects(0)
-        self._admin = AdminListener(config, self._page, self._plan.protocols, self._is_ready)
-        self._children: dict[int, Child] = {}
-        self._accepting: set[int] = set()
+        self._admin = AdminListener(config, self._counts, self._is_ready)
         self._announced = False
         self._stopping = False
         self._signal = 0
 
+    @property
+    def _config(self) -> Config:
+        return self._current.config
+
     async def run(self) -> int:
         self._loop = asyncio.get_running_loop()
+        self._hang_up = asyncio.Event()
         self._ended = asyncio.Event()
         for stop in STOP_SIGNALS:
             self._loop.add_signal_handler(stop, self._on_signal, stop)
-        self._loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
+        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
         self._admin.start()
-        for number in range(self._workers):
-            self._spawn(number, FIRST_BACKOFF)
+        self._current.start()
         rejects = self._loop.create_task(self._watch_rejects())
+        self._reloads = self._loop.create_task(self._watch_hang_ups())
         try:
             await self._ended.wait()
         finally:
             rejects.cancel()
+            self._reloads.cancel()
             self._admin.stop()
         log.info("stopped; all that was answered is stored")
         return 128 + signal.SIGINT if self._signal == signal.SIGINT else 0
 
     def _is_ready(self) -> bool:
         # A worker that was killed cannot say so: its part of the page looks alive for some seconds.
-        complete = not self._stopping and len(self._accepting) == self._workers
-        return complete and all(part.is_ready for part in self._page.all())
+        complete = not self._stopping and self._current.accepts
+        return complete and all(part.is_ready for part in self._counts.workers())
 
-    # -- workers
+    # -- generations
 
-    def _spawn(self, number: int, backoff: float) -> None:
-        if self._stopping:
-            return
-        listeners = [group[number].fileno() for group in self._listeners]
-        job = Job(number, self._workers, self._page.fd, listeners, msgspec.json.decode(self._config.to_json()))
-        try:
-            child = self._children[number] = Child(job, [self._page.fd, *listeners])
-        except OSError as error:
-            log.error("worker %d cannot be started (%s); tried again in %.1f s", number, error, backoff)
-            self._loop.call_later(backoff, self._spawn, number, _longer(backoff))
-        else:
-            self._loop.add_reader(child.lifeline.fileno(), self._on_lifeline, child, backoff)
+    def _generation(self, config: Config, protocols: tuple[str, ...]) -> Generation:
+        """A new one, in the half of the page that no living one has. There are never more than two."""
+        taken = {part for generation in self._live for part in generation.parts}
+        parts = range(self._workers) if 0 not in taken else range(self._workers, 2 * self._workers)
+        self._counts.begin(parts, protocols)
+        self._live.append(Generation(config, self._page, parts, self._listeners, self._announce))
+        return self._live[-1]
 
-    def _on_lifeline(self, child: Child, backoff: float) -> None:
-        try:
-            said = child.lifeline.recv(64)
-        except ConnectionResetError:
-            said = b""
-        if said:
-            self._accepting.add(child.job.number)
-            self._announce()
-            return
-        self._loop.remove_reader(child.lifeline.fileno())
-        child.lifeline.close()
-        self._loop.create_task(self._bury(child, backoff))
-
-    async def _bury(self, child: Child, backoff: float) -> None:
-        """The worker's end of the lifeline is closed: it has ended, or will at once."""
-        code = await self._loop.run_in_executor(None, child.process.wait)
-        number = child.job.number
-        del self._children[number]
-        self._accepting.discard(number)
-        if self._stopping:
-            if not self._children:
-                self._ended.set()
-            return
-        if child.age > LAST_BACKOFF:
-            backoff = FIRST_BACKOFF
-        log.error("worker %d ended with %s; it starts again in %.1f s", number, _code(code), backoff)
-        await asyncio.sleep(backoff)
-        self._spawn(number, _longer(backoff))
+    async def _outlive(self, generation: Generation) -> None:
+        """Returns when the last worker of a generation has ended."""
+        await generation.ended()
+        self._live.remove(generation)
+        self._counts.end(generation.parts)
 
     def _announce(self) -> None:
-        if self._announced or len(self._accepting) < self._workers:
+        if self._announced or not self._current.accepts:
             return
         self._announced = True
         config, workers = self._config, self._workers
@@ -188,19 +120,69 @@ class Supervisor:
             log.info("listening on %s", url)
         if self._admin.url:
             log.info("admin on %s (/health /ready /metrics)", self._admin.url)
-        workers_text = f"{workers} worker{'s' * (workers != 1)}"
-        log.info("data in %s, durability %s, %s", config.data_dir, config.durability, workers_text)
+        log.info("data in %s, durability %s, %s", config.data_dir, config.durability, _workers(workers))
         if not config.sources:
-            log.warning("open mode: no [[sources]] are configured, so every non-empty key is accepted")
+            log.warning(OPEN_MODE)
             self._invite(urls[0])
 
     def _invite(self, url: str) -> None:
         """Who starts it for the first time sees how to send an event and where it is."""
-        if "rudderstack" in self._plan.protocols and url.startswith("http"):
+        if "rudderstack" in self._protocols and url.startswith("http"):
             target = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
             log.info("try: curl -H 'Accept: text/plain' '%s%s'", url, target)
             program = sys.argv[0] if Path(sys.argv[0]).name == "fastpixel" else "fastpixel"
             log.info("then: %s export --data-dir %s", program, shlex.quote(str(self._config.data_dir)))
+
+    # -- reload
+
+    async def _watch_hang_ups(self) -> None:
+        while True:
+            await self._hang_up.wait()
+            self._hang_up.clear()
+            try:
+                await self._reload()
+            except (FastpixelError, OSError) as error:
+                log.error(UNCHANGED, error)
+            except Exception:  # a defect must not end a service that runs
+                log.exception(UNCHANGED, "a defect of fastpixel")
+
+    async def _reload(self) -> None:
+        """FastpixelError or OSError: nothing has changed."""
+        log.info("SIGHUP: reading the configuration again")
+        config = self._read()
+        protocols = judge(config)
+        if changed := list(self._fixed(config)):
+            raise FastpixelError(f"restart to change {', '.join(changed)}")
+        kept = await self._loop.run_in_executor(None, self._measure_rejects)
+        new = self._generation(config, protocols)
+        self._share_rejects(kept)
+        failure = await new.come_up()
+        if failure:
+            log.error(UNCHANGED, failure)
+            new.hand_over()
+            await self._outlive(new)
+        else:
+            await self._replace(new)
+
+    def _fixed(self, config: Config) -> Iterator[str]:
+        """Names of settings that have changed and cannot."""
+        yield from (name for name in FIXED if getattr(config, name) != getattr(self._config, name))
+        if config.workers not in (self._config.workers, self._workers):
+            yield "workers"
+
+    async def _replace(self, new: Generation) -> None:
+        """`new` serves from now on; returns when those before have ended."""
+        old, self._current = self._current, new
+        self._counts.serve(new.parts)
+        if new.config.log_format != old.config.log_format:
+            logs.set_up(new.config.log_format, "fastpixel")
+        self._announce()
+        log.info("reloaded: %s with the new configuration; those before drain", _workers(self._workers))
+        for notice in (*dialects.notices(new.config), *([] if new.config.sources else [OPEN_MODE])):
+            log.warning("%s", notice)
+        old.hand_over()
+        await self._outlive(old)
+        log.info("the workers of the old configuration have ended")
 
     # -- the end
 
@@ -212,42 +194,37 @@ class Supervisor:
         log.info("stopping: %s; waiting for what is being answered", signal.Signals(number).name)
         self._loop.create_task(self._shut_down())
 
-    def _on_hang_up(self) -> None:
-        # A closed terminal must not end a service; reading the configuration again is not in this release.
-        log.warning("SIGHUP: the configuration is read at start only; restart to change it")
-
     async def _shut_down(self) -> None:
+        self._reloads.cancel()  # what it has started ends with the rest
         await asyncio.sleep(self._config.pre_stop_delay)
         sockets.refuse_new(self._listeners)
         for sock in {sock for group in self._listeners for sock in group}:
             sock.close()
-        for child in self._children.values():
-            child.stop()
-        if not self._children:
-            self._ended.set()
-        await asyncio.sleep(self._config.shutdown_timeout + KILL_GRACE)
-        for child in self._children.values():
-            log.error("worker %d did not end in time and is killed", child.job.number)
-            child.process.kill()
+        for generation in self._live:
+            generation.stop()
+        await asyncio.gather(*(generation.ended() for generation in self._live))
+        self._ended.set()
 
     # -- limits
 
     async def _watch_rejects(self) -> None:
         """max_reject_bytes: what the spool has is measured, and the rest shared out among the workers."""
-        spool = Spool(self._config.data_dir)
         while True:
             try:
-                kept = await self._loop.run_in_executor(None, spool.size_of, "rejects")
+                self._share_rejects(await self._loop.run_in_executor(None, self._measure_rejects))
             except (OSError, SpoolError) as error:
                 log.error("max_reject_bytes cannot be watched now (%s)", error)
-            else:
-                self._share_rejects(kept)
             await asyncio.sleep(REJECT_SCAN_SECONDS)
 
+    def _measure_rejects(self) -> int:
+        return Spool(self._config.data_dir).size_of("rejects")
+
     def _share_rejects(self, kept: int) -> None:
-        left = max(0, self._config.max_reject_bytes - kept)
-        for number in range(self._workers):
-            self._page.set(number, "reject_budget", left // self._workers)
+        """Those that drain have their share, too: while two generations overlap, each gets half."""
+        for generation in self._live:
+            left = max(0, generation.config.max_reject_bytes - kept)
+            for part in generation.parts:
+                self._page.set(part, "reject_budget", left // self._workers // len(self._live))
 
 
 def claim(config: Config) -> int:
@@ -264,21 +241,23 @@ def claim(config: Config) -> int:
     return fd
 
 
-def serve(config: Config) -> int:
-    """Runs the service in this process until a signal ends it."""
+def judge(config: Config) -> tuple[str, ...]:
+    """The protocols of a configuration. FastpixelError: it cannot be used, for its dialects or its certificate."""
+    sockets.tls(config.tls_cert, config.tls_key)
+    return dialects.plan(config).protocols
+
+
+def serve(config: Config, read: Callable[[], Config]) -> int:
+    """Runs the service in this process until a signal ends it. `read`: gives the configuration at a SIGHUP."""
     logs.set_up(config.log_format, "fastpixel")
     for notice in dialects.notices(config):
         log.warning("%s", notice)
 
     async def run() -> int:
-        return await Supervisor(config).run()
+        return await Supervisor(config, read).run()
 
     return asyncio.run(run())
 
 
-def _longer(backoff: float) -> float:
-    return min(2 * backoff, LAST_BACKOFF)
-
-
-def _code(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count != 1)}"

@@ -6,8 +6,10 @@ their ids, and only those that were started here.
 """
 
 import contextlib
+import itertools
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -247,8 +249,15 @@ class Service:
         assert self.out.text == "", "standard output is for data"
 
 
-def free_port():
-    """A port that nobody has now; only for what must be told a number."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def free_ports(count):
+    """Ports that nobody has, for what must be told a number; below those that the kernel gives to connections."""
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found = filter(_is_free, random.sample(range(10_000, least), 1000))
+    return list(itertools.islice(found, count))
+
+
+def _is_free(port):
+    with socket.socket() as sock, contextlib.suppress(OSError):
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False

@@ -12,9 +12,11 @@ import pytest
 from service import PATIENCE, PROGRAM, Log, Service, await_true, command, environment, export
 from wire import request
 
+from fastpixel.config import BUILTIN_PROTOCOLS
+
 EVENT = "/e?_k=k&_p=p&_n=%s"
 MANY = 3000
-COMMANDS = ["serve", "export", "explain", "dialects", "check", "config", "init"]
+COMMANDS = ["serve", "export", "rejects", "explain", "dialects", "check", "config", "init"]
 
 
 def run(*arguments, **options):
@@ -95,7 +97,7 @@ def test_serve_names_every_setting_in_its_help():
     assert [flag for flag in flags if flag not in said] == []
 
 
-@pytest.mark.parametrize("name", ["export", "check", "config", "dialects", "serve"])
+@pytest.mark.parametrize("name", ["export", "rejects", "check", "config", "dialects", "serve"])
 def test_a_wrong_setting_is_one_line_that_names_the_nearest_right_one(name, tmp_path):
     file = tmp_path / "c.toml"
     file.write_text('durabilty = "fsync"\n')
@@ -103,12 +105,12 @@ def test_a_wrong_setting_is_one_line_that_names_the_nearest_right_one(name, tmp_
     assert str(file) in said and "durabilty" in said and "durability" in said
 
 
-@pytest.mark.parametrize("name", ["export", "check", "config", "dialects", "serve"])
+@pytest.mark.parametrize("name", ["export", "rejects", "check", "config", "dialects", "serve"])
 def test_a_missing_file_is_one_line(name, tmp_path):
     assert "none.toml" in fails(name, "--config", tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("name", ["export", "check"])
+@pytest.mark.parametrize("name", ["export", "rejects", "check"])
 def test_a_directory_that_is_no_spool_is_one_line(name, tmp_path):
     assert str(tmp_path) in fails(name, "--data-dir", tmp_path / "none")
     (tmp_path / "empty").mkdir()
@@ -220,7 +222,10 @@ def test_a_reader_that_has_enough_ends_it_quietly(large):
         assert (pipe.wait(PATIENCE), said) == (0, b"")
 
 
-@pytest.mark.parametrize("arguments", [["dialects"], ["config"], ["--help"], ["export", "--data-dir", "{spool}"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["dialects"], ["config"], ["--help"], *([name, "--data-dir", "{spool}"] for name in ("export", "rejects"))],
+)
 def test_a_reader_that_is_gone_ends_it_quietly(arguments, spool):
     read, write = os.pipe()
     os.close(read)
@@ -383,7 +388,7 @@ def test_dialects():
     assert (code, err) == (0, "")
     assert "GET POST /e -> track" in out and "/pixel/v1/page" in out
     rows = json.loads(run("dialects", "--json")[1])
-    assert {row["name"] for row in rows} == {"rudderstack", "kissmetrics"}
+    assert {row["name"] for row in rows} == set(BUILTIN_PROTOCOLS)
 
 
 def test_dialects_of_ones_own(tmp_path):
@@ -427,13 +432,13 @@ def test_check_while_it_runs(service):
 
 def test_config(tmp_path):
     file = tmp_path / "c.toml"
-    file.write_text('workers = 3\n[[sources]]\nkey = "k"\ntoken = "secret"\n')
+    file.write_text('workers = 3\nretention = "1d"\n[[sources]]\nkey = "k"\ntoken = "secret"\n')
     code, out, err = run("config", "--config", file, "--durability", "commit", env={"FASTPIXEL_LOG_FORMAT": "json"})
     assert code == 0 and "secret" not in out
     assert "workers = 3" in out and 'durability = "commit"' in out and 'log_format = "json"' in out
     assert run("config", "--config", file, "--check")[:2] == (0, "")
     assert "FASTPIXEL_NONSENSE" in run("config", "--check", env={"FASTPIXEL_NONSENSE": "1"})[2]
-    assert "token" in err, "a setting of a later release is said to have no effect"
+    assert "retention" in err, "a setting of a later release is said to have no effect"
 
 
 def test_config_check_finds_what_serve_would(tmp_path):

@@ -309,6 +309,17 @@ def test_tls(data_dir, certificate):
     assert events(data_dir) == ["tls0", "tls1", "tls2"]
 
 
+def test_a_tls_connection_that_is_kept_for_later_does_not_hold_up_the_end(data_dir, certificate):
+    """Browsers have many, and answer no goodbye on them."""
+    cert, key = certificate
+    with Service(data_dir, "--tls-cert", cert, "--tls-key", key) as service:
+        with Client(("127.0.0.1", service.port), tls=ssl.create_default_context(cafile=cert)) as client:
+            assert client.ask(EVENT % "kept").is_stored
+            started = time.monotonic()
+            assert service.stop() == 0
+            assert time.monotonic() - started < 10
+
+
 # -- admin
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastpixel.metrics import Collector, Page
+from fastpixel.metrics import Collector, Counts
 
 
 class KnownHosts:
@@ -47,20 +47,20 @@ class KnownHosts:
         return True
 
 
-def application(page: Page, protocols: Sequence[str], is_ready: Callable[[], bool], host: str) -> Starlette:
+def application(counts: Counts, is_ready: Callable[[], bool], host: str) -> Starlette:
     """The ASGI application over the shared page."""
     registry = CollectorRegistry()
-    collector = Collector(page, protocols)
+    collector = Collector(counts)
     registry.register(collector)
 
     async def health(_: Request) -> Response:
-        parts = page.all()
+        parts = counts.workers()
         body = {"workers": [{"state": part.state, "alive": part.is_alive} for part in parts]}
         return JSONResponse(body, 200 if all(part.is_alive for part in parts) else 503)
 
     async def ready(_: Request) -> Response:
         fine = is_ready()
-        workers = [{"state": part.state, "storable": bool(part["storable"])} for part in page.all()]
+        workers = [{"state": part.state, "storable": bool(part["storable"])} for part in counts.workers()]
         return JSONResponse({"ready": fine, "workers": workers}, 200 if fine else 503)
 
     async def metrics(_: Request) -> Response:

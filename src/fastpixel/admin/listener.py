@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import uvicorn
 
 from fastpixel import sockets
 from fastpixel.admin.app import application
 from fastpixel.config import Config
-from fastpixel.metrics import Page
+from fastpixel.metrics import Counts
 
 
 class AdminListener:
     """Bound when made (an address in use is an error at start), serving from `start` to `stop`."""
 
-    def __init__(self, config: Config, page: Page, protocols: Sequence[str], is_ready: Callable[[], bool]) -> None:
+    def __init__(self, config: Config, counts: Counts, is_ready: Callable[[], bool]) -> None:
         self.url = ""
         self._thread: threading.Thread | None = None
         bind = config.admin_bind
@@ -24,7 +24,7 @@ class AdminListener:
             return
         self._sock = sockets.listen(bind, 1, "--admin-bind")[0]
         self.url = sockets.url(self._sock)
-        app = application(page, protocols, is_ready, bind.host)
+        app = application(counts, is_ready, bind.host)
         # Signals are the supervisor's: uvicorn leaves them alone outside the main thread.
         settings = uvicorn.Config(
             app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
