@@ -3,6 +3,8 @@
 
 BIN := .venv/bin
 ARGS :=
+# Files of tests side by side, in the order of tests/conftest.py; `make test PARALLEL=` runs them one after the other.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test bench bench-quick bench-profile sanitize lint format docs clean
@@ -17,16 +19,16 @@ serve: ## build, and collect on 127.0.0.1:8080
 test: ## the only gate: lint, types, stubs, documentation and all tests in one run
 	@scripts/apt-packages test
 	@scripts/venv test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 bench: ## the core's stages, then whole servers side by side and the verdict on every target (writes bench/RESULTS.md)
-	@scripts/apt-packages test
+	@scripts/apt-packages bench
 	@scripts/venv bench
 	@$(BIN)/python -m pytest bench/test_stages.py --benchmark-only
 	@$(BIN)/python bench/run.py $(ARGS)
 
 bench-quick: ## the servers that matter daily, in a minute; prints only
-	@scripts/apt-packages test
+	@scripts/apt-packages bench
 	@scripts/venv bench
 	@$(BIN)/python bench/run.py --quick $(ARGS)
 
@@ -52,7 +54,7 @@ format: ## put the Python files into ruff's format
 docs: ## write the generated documentation anew
 	@scripts/venv
 	@$(BIN)/python -m fastpixel.config > docs/configuration.md
-	@$(BIN)/python -m fastpixel.tables > docs/dialects.md
+	@$(BIN)/python -m fastpixel.tables docs/dialects
 
 clean: ## remove what was built; events in fastpixel-data stay
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/fastpixel.egg-info

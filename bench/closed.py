@@ -42,7 +42,7 @@ def cases() -> list[Case]:
         Case(scenario, SERVERS[name], cores)
         for cores, names in SERVERS_ON.items()
         for scenario in SCENARIOS
-        for name in names
+        for name in (names if not scenario.only else scenario.only if cores == 1 else ())
     ]
 
 
@@ -57,5 +57,6 @@ def ordered(chosen: Sequence[Case], rounds: int) -> Iterator[tuple[int, Case]]:
 
 def measure(plan: Plan, case: Case, number: int) -> Measurement:
     """VoidRun: the run counts for nothing."""
-    with trial(plan, case.server, case.cores, number, fresh=case.scenario.fresh) as started:
+    fresh, payload = case.scenario.fresh, case.scenario.payload
+    with trial(plan, case.server, case.cores, number, fresh=fresh, payload=payload) as started:
         return started.load(case.scenario, case.scenario.name)

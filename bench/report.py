@@ -194,7 +194,9 @@ def missing(results: Results) -> str:
 
 METHOD = """\
 - Every server gets the same bytes: `bench/pixel.http`, a 15-parameter RudderStack pixel with a browser's
-  headers, in which each request has its own number. Loopback only.
+  headers, in which each request has its own number. Loopback only. `bench/tracardi.http` and
+  `bench/rudder_batch.http` have 30 events each with their own numbers; nothing else here reads these, so their
+  targets are numbers, not ratios. CPU and rates are always those of one event, p50 and p99 those of one request.
 - On one core: {placement}
 - {rounds} interleaved rounds in rotated order, each run with a fresh process and an empty directory:
   {warmup:g} s of warm-up, then a window of {seconds:g} s. What no target reads is measured in fewer rounds.
@@ -208,7 +210,8 @@ METHOD = """\
   they were due, those that could not be sent included. Full load is what the same process answered just before.
 - Memory: 64 connections are loaded alone, then beside the idle ones (each has made one request), then alone
   again; the ratios are to the mean of before and after.
-- Every answer is read and must be the GIF without `X-Fastpixel: dropped`. After each run everything answered
+- Every answer is read and must have status 200, the right length (of the GIF, or the JSON API's answer) and no
+  `X-Fastpixel: dropped`. After each run everything answered
   is looked for: `fastpixel export`, or nginx's access log, must hold every number exactly once, or the run is
   void and named above.
 - The loader costs about as much CPU as the floor, and more where connections are made: there the server waits

@@ -30,6 +30,7 @@ class Measurement:
     p999_us: float
     unsent: int  # in open loop: due, but no connection was free
     bytes: int
+    events: int = 1  # of a request
 
     @property
     def name(self) -> str:
@@ -37,11 +38,12 @@ class Measurement:
 
     @property
     def cpu_per_event(self) -> float:
-        return self.cpu_us / self.requests
+        return self.cpu_us / self.requests / self.events
 
     @property
     def rate(self) -> float:
-        return self.requests / self.seconds
+        """Events a second."""
+        return self.requests * self.events / self.seconds
 
     @property
     def others(self) -> float:

@@ -1,8 +1,8 @@
 """The servers that are compared: one row each, and how a row is started, stopped and asked what it stored.
 
-A server gets a kernel-picked loopback port and an empty directory. `stored` gives the numbers of the events
-that it kept; the floor and the Python servers that answer constant.py's GIF keep none. `module` is what must be
-installed for it. What must not be here: load, rounds, statistics.
+A server gets a kernel-picked loopback port and an empty directory. `stored` gives the events that it kept, as (number
+of the request, place in its payload); the floor and the Python servers that answer constant.py's GIF keep none.
+`module` is what must be installed for it. What must not be here: load, rounds, statistics.
 """
 
 import importlib.util
@@ -25,10 +25,12 @@ from bench.errors import BenchError, VoidRun
 START_SECONDS = 20
 STOP_SECONDS = 40  # the collector itself takes at most its shutdown_timeout of 30 s
 
-# The mark of pixel.http, in a line of NDJSON and in a logged request_uri.
-NUMBER = re.compile(rb"messageId\W{1,3}0191d2c4-7b3e-7a10-8c55-4f2a(\d{8})")
+# The mark of a template, in a line of NDJSON and in a logged request_uri; -PLACE in a payload of many events.
+NUMBER = re.compile(rb"0191d2c4-7b3e-7a10-8c55-4f2a(\d{8})(?:-(\d\d))?")
+UNKNOWN = (-1, 0)
 
 Ready = Callable[[int, int, str], bool]
+Event = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Server:
     title: str
     command: Callable[[int, Path, bool], list[str]]
     ready: Ready  # pid, port, what it has logged
-    stored: Callable[[Path], Iterable[int]] | None = None
+    stored: Callable[[Path], Iterable[Event]] | None = None
     does: str = "answers a constant GIF, stores nothing"
     module: str = ""
 
@@ -102,8 +104,8 @@ def answers(_pid: int, port: int, _log: str) -> bool:
         return False
 
 
-def exported(home: Path) -> Iterator[int]:
-    """The numbers in `fastpixel export`, one for each line, -1 for a line without one."""
+def exported(home: Path) -> Iterator[Event]:
+    """The events in `fastpixel export`, one for each line, UNKNOWN for a line without a mark."""
     command = [*FASTPIXEL, "export", "--data-dir", str(home / "data")]
     with (home / "export.log").open("wb") as errors:
         process = subprocess.Popen(command, cwd=home, env=environment(), stdout=PIPE, stderr=errors)
@@ -113,14 +115,14 @@ def exported(home: Path) -> Iterator[int]:
         raise VoidRun(f"fastpixel export: exit {process.returncode}: {last_line(home / 'export.log')}")
 
 
-def logged(home: Path) -> Iterator[int]:
+def logged(home: Path) -> Iterator[Event]:
     with (home / "access.log").open("rb") as lines:
         yield from map(number, lines)
 
 
-def number(line: bytes) -> int:
+def number(line: bytes) -> Event:
     found = NUMBER.search(line)
-    return int(found[1]) if found else -1
+    return (int(found[1]), int(found[2] or 0)) if found else UNKNOWN
 
 
 CONSTANT = build.HERE / "constant.py"

@@ -50,7 +50,7 @@ ROWS = (
         "prx_",
     ),
     core("core: decode", "Plan", "plan_", "path_", "names_", "hsh_", "cur_", "qry_", "pct_", "utf_", "shape_", "b64_"),
-    core("core: values", "kind_", "num_", "flt_", "time_", "clock_", "jsn_", "uuid_"),
+    core("core: values", "kind_", "num_", "flt_", "time_", "clock_", "jsn_", "prm_", "uuid_"),
     core("core: pack", "rec_", "tree_", "pk_", "blk_", "out_", "_?span_"),
     core("core: answers and batch", "Replies", "reply_", "rej_", "Intake", "Batch", "bucket_"),
     Row("core: the rest", CORE),

@@ -8,6 +8,7 @@ the ratio to the faster one. Both sides must give the same result, or they would
 The input is the request of pixel.http, the one that run.py sends over sockets.
 """
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ TARGET = HEAD.split()[1]
 HEADERS = [tuple(line.split(b": ", 1)) for line in HEAD.splitlines()[1:] if line]
 QUERY = TARGET.partition(b"?")[2]
 TITLE = b"Trail+Runner+%E2%80%93+Example+Shop+%28new%29"
+SIGNUP = b'{"method": "email", "page": "signup.html", "email": "john.doe@example.com"}'
 NOW = 1_700_000_000_000_000_000
 SHARED = ("protocol", "type", "receivedAt", "writeKey", "userId", "event", "properties", "context")
 PLAN = _core.Plan([rudderstack.DIALECT], fields=FIELDS)
@@ -50,6 +52,10 @@ def unpacked(result: tuple[str | None, bytes]) -> tuple[str | None, Any]:
 
 def transcoded(document: bytes) -> tuple[None, bytes]:
     return None, msgpack.packb(json.loads(document))
+
+
+def decoded(params: bytes) -> tuple[None, bytes]:
+    return transcoded(base64.b64decode(params))
 
 
 def record(target: bytes) -> tuple[str | None, bytes | None]:
@@ -92,6 +98,7 @@ STAGES = {
     ),
     "tree": Stage(lambda query: _core.dotpath(query, first=True, drop_bad=True), packed, QUERY, unpacked),
     "json": Stage(_core.pack_json, transcoded, json.dumps(nested(QUERY)).encode(), unpacked),
+    "params": Stage(_core.pack_params, decoded, base64.b64encode(SIGNUP), unpacked),
     # The core's door also writes and parses the request's head, which the twin is given as a list.
     "record": Stage(record, recorded, TARGET, read_shared),
     "lines": Stage(_core.json_lines, lines, msgpack.packb(nested(QUERY)) * BATCH, read_lines),

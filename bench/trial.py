@@ -1,7 +1,8 @@
 """One started server under load: started in an empty directory, loaded, stopped, asked what it stored.
 
 Every request has its own number over all loads of a trial, and at the end the server must have stored exactly what
-it answered. A trial that fails in any of this is void. What must not be here: which trials there are.
+it answered, every event of a payload. A trial that fails in any of this is void. What must not be here: which trials
+there are.
 """
 
 import json
@@ -18,10 +19,9 @@ from bench import build, machine
 from bench.errors import VoidRun
 from bench.idle import held
 from bench.results import Measurement
-from bench.scenarios import Scenario
+from bench.scenarios import PIXEL, Payload, Scenario
 from bench.servers import Server, running, tree
 
-PIXEL = build.HERE / "pixel.http"
 WARMUP = 0.2
 
 
@@ -42,10 +42,11 @@ class Trial:
     port: int
     home: Path
     family: Sequence[int]  # the server's process tree
-    answered: int = field(default=0)
+    payload: Payload = PIXEL
+    answered: int = field(default=0)  # requests
 
     def load(self, scenario: Scenario, label: str, *, rate: float = 0.0) -> Measurement:
-        """One run of the load generator: closed loop, or `rate` events a second on a timetable."""
+        """One run of the load generator: closed loop, or `rate` requests a second on a timetable."""
         shot = self._shoot(scenario, rate)
         if shot["failures"] or not shot["requests"]:
             why = shot.get("first_failure", "no answer in the window")
@@ -55,11 +56,12 @@ class Trial:
         self.answered += shot["answered"]
         names = {field.name for field in fields(Measurement)}
         known = {name: value for name, value in shot.items() if name in names}
-        return Measurement(label, self.server.name, self.cores, self.number, **known)
+        return Measurement(label, self.server.name, self.cores, self.number, events=self.payload.events, **known)
 
     def _shoot(self, scenario: Scenario, rate: float) -> dict[str, Any]:
-        seconds = self.plan.seconds
-        command = [str(build.program("load")), "127.0.0.1", str(self.port), "--template", str(PIXEL)]
+        seconds, template = self.plan.seconds, build.HERE / self.payload.template
+        command = [str(build.program("load")), "127.0.0.1", str(self.port), "--template", str(template)]
+        command += ["--length", str(self.payload.length)]
         command += ["--connections", str(scenario.connections), "--depth", str(scenario.depth)]
         command += ["--seconds", str(seconds), "--warmup", str(WARMUP), "--first", str(self.answered)]
         command += ["--new-connection"] if scenario.fresh else []
@@ -81,12 +83,14 @@ class Trial:
 
 
 @contextmanager
-def trial(plan: Plan, server: Server, cores: int, number: int, *, fresh: bool = False) -> Iterator[Trial]:
+def trial(
+    plan: Plan, server: Server, cores: int, number: int, *, fresh: bool = False, payload: Payload = PIXEL
+) -> Iterator[Trial]:
     with workplace(plan.work) as home:
         with running(server, home, machine.places(cores)[0], fresh=fresh) as (pid, port):
-            started = Trial(plan, server, cores, number, pid, port, home, tree(pid))
+            started = Trial(plan, server, cores, number, pid, port, home, tree(pid), payload)
             yield started
-        check(server, started.answered, home)
+        check(server, started.answered, home, payload.events)
 
 
 @contextmanager
@@ -100,18 +104,19 @@ def workplace(parent: Path) -> Iterator[Path]:
 
 
 def requests(first: int, count: int) -> Iterator[bytes]:
-    template = PIXEL.read_bytes().replace(b"\n", b"\r\n")
+    template = (build.HERE / PIXEL.template).read_bytes().replace(b"\n", b"\r\n")
     for number in range(first, first + count):
         yield template.replace(b"@@@@@@@@", b"%08d" % number)
 
 
-def check(server: Server, answered: int, home: Path) -> None:
-    """A trial whose server lost or doubled an event is void."""
+def check(server: Server, answered: int, home: Path, events: int = 1) -> None:
+    """A trial whose server lost or doubled an event is void; each answered request had `events` of them."""
     if server.stored is None:
         return
-    lost, extra = conserved(answered, server.stored(home))
+    numbers = (request * events + place if place < events else -1 for request, place in server.stored(home))
+    lost, extra = conserved(answered * events, numbers)
     if lost or extra:
-        raise VoidRun(f"of {answered} answered events {lost} were not stored, {extra} records are too many")
+        raise VoidRun(f"of {answered * events} answered events {lost} were not stored, {extra} records are too many")
 
 
 def conserved(answered: int, numbers: Iterable[int]) -> tuple[int, int]:

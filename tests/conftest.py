@@ -1,4 +1,4 @@
-"""For every test: Hypothesis profiles, and the rule that CI skips nothing.
+"""For every test: Hypothesis profiles, the order of files, and the rule that CI skips nothing.
 
 Profiles are chosen by HYPOTHESIS_PROFILE: default, CI (more examples, the same ones every time; taken when CI is set)
 and short (a few; the run under the sanitizers).
@@ -8,6 +8,9 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# They compile the core; begun first, they run beside everything else (make test has several processes, a file in each).
+LONGEST = ("test_sanitize.py", "test_package.py")
 
 IN_CI = bool(os.environ.get("CI"))
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}
@@ -25,6 +28,10 @@ def fail_if_skipped(report):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where everything must run: {reason}"
     return report
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,7 +22,6 @@ run and in what is expected. Tables between code and pages: see the end of this 
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from service import free_ports
 
 from fastpixel import _core, dialect, event, metrics, tables
 from fastpixel.config import BUILTIN_PROTOCOLS, SETTINGS, markdown
@@ -76,14 +76,6 @@ def missing_line(output, expected):
             return line
         position = found.end()
     return None
-
-
-def free_ports(count):
-    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [holder.getsockname()[1] for holder in holders]
-    for holder in holders:
-        holder.close()
-    return ports
 
 
 @contextmanager
@@ -214,21 +206,38 @@ def test_the_tables_of_the_pages_are_those_of_the_code():
 
 
 def test_every_metric_is_in_its_table():
-    families = metrics.Collector(metrics.Page.create(1), ["one"]).collect()
+    counts = metrics.Counts(metrics.Page.create(1))
+    counts.begin([0], ["one"])
+    counts.serve([0])
+    families = metrics.Collector(counts).collect()
     rows = [(f"`{f.name}{'_total' if f.type == 'counter' else ''}`", f.type, f.documentation) for f in families]
     assert_rows("docs/operations.md", rows)
 
 
 def test_generated_pages_are_fresh():
-    assert (ROOT / "docs/dialects.md").read_text() == tables.as_markdown(BUILTIN), "run: make docs"
+    assert (ROOT / "docs/dialects/README.md").read_text() == tables.as_index(BUILTIN), "run: make docs"
     assert (ROOT / "docs/configuration.md").read_text() == markdown(), "run: make docs"
+
+
+@pytest.mark.parametrize("found", BUILTIN, ids=lambda found: found.name)
+def test_every_dialect_has_its_page(found):
+    """Generated from its rows, and below that the differences from the vendor, which a person has to write."""
+    page = (ROOT / f"docs/dialects/{found.name}.md").read_text()
+    assert page == tables.as_page(found, page), "run: make docs"
+    by_hand = page.partition(tables.END)[2].removeprefix(f"\n\n{tables.BY_HAND}\n\n")
+    assert len(by_hand.split()) > 50, f"write how docs/dialects/{found.name}.md differs from the vendor"
+
+
+def test_no_page_is_left_of_a_dialect_that_is_gone():
+    pages = {path.stem for path in (ROOT / "docs/dialects").iterdir()}
+    assert pages == {"README", *(found.name for found in BUILTIN)}
 
 
 def test_settings_of_a_page_exist():
     named = re.findall(r"`([a-z]+_[a-z_]+)`", (ROOT / "docs/operations.md").read_text())
     known = {setting.name for setting in SETTINGS} | {row.name.lower() for row in event.FIELDS}
     others = {name for name in named if name.startswith("fastpixel_")}
-    assert not set(named) - known - others
+    assert not set(named) - known - others - set(_core.REASONS)
 
 
 # -- the runner itself ------------------------------------------------------------------------------------------------

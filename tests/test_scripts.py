@@ -92,11 +92,11 @@ BUILD = "gcc libc6-dev python3-dev python3-venv"
 def test_missing_packages_are_named_to_who_may_not_install_them(tmp_path):
     ran = apt_packages(tmp_path, id="echo 1000", sudo="exit 1")
     assert ran.returncode == 0
-    assert f"sudo apt-get install {BUILD} curl" in ran.stderr
+    assert f"sudo apt-get install {BUILD} chromium curl" in ran.stderr
 
 
 def test_a_program_that_came_another_way_is_not_installed(tmp_path):
-    ran = apt_packages(tmp_path, "curl", "nginx", "node", "npm", "openssl", id="echo 1000", sudo="exit 1")
+    ran = apt_packages(tmp_path, "chromium", "curl", "nginx", "node", "npm", "openssl", id="echo 1000", sudo="exit 1")
     assert ran.stderr.endswith(f"install {BUILD}\n")
 
 

@@ -31,10 +31,12 @@ from bench import (
 
 GIF_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/gif\r\nContent-Length: 43\r\n"
 GIF = GIF_HEAD + b"\r\n" + b"G" * 43
-REQUEST_SIZE = len(trial.PIXEL.read_bytes().replace(b"\n", b"\r\n"))
+PIXEL = build.HERE / "pixel.http"
+REQUEST_SIZE = len(PIXEL.read_bytes().replace(b"\n", b"\r\n"))
+PAYLOADS = [row.payload for row in closed.SCENARIOS if row.payload.events > 1]
 
 
-def load(port, *options, template=trial.PIXEL):
+def load(port, *options, template=PIXEL):
     fixed = ["127.0.0.1", str(port), "--template", str(template), "--seconds", "0.3"]
     command = [str(build.program("load")), *fixed, *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -50,20 +52,20 @@ def floor(tmp_path):
 
 @contextmanager
 def canned(answer, *, close=False, keep=None) -> Iterator[int]:
-    """The port of a server that answers every head with these bytes, or part by part if it is a list."""
+    """The port of a server that answers every request with these bytes, or part by part if it is a list."""
     parts = answer if isinstance(answer, list) else [answer]
 
     def talk(peer):
         with peer:
             rest = b""
             while data := peer.recv(65536):
-                *heads, rest = (rest + data).split(b"\r\n\r\n")
-                for head in heads:
+                found, rest = requests_in(rest + data)
+                for request in found:
                     if keep is not None:
-                        keep.append(head)
+                        keep.append(request)
                     for part in parts:
                         peer.sendall(part)
-                if heads and close:
+                if found and close:
                     return
 
     def accept():
@@ -80,6 +82,19 @@ def canned(answer, *, close=False, keep=None) -> Iterator[int]:
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+def requests_in(data):
+    """(whole requests, the rest); of one without a body the empty line is left out."""
+    found = []
+    while b"\r\n\r\n" in data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        length = int((re.search(rb"Content-Length: (\d+)", head) or [0, 0])[1])
+        if len(rest) < length:
+            break
+        found.append(head + b"\r\n\r\n" + rest[:length] if length else head)
+        data = rest[length:]
+    return found, data
 
 
 @pytest.mark.parametrize("options", [(), ("--depth", 16), ("--connections", 512), ("--rate", 2000)], ids=str)
@@ -109,7 +124,7 @@ def test_numbers_may_start_later(floor):
     heads = []
     with canned(GIF, keep=heads) as port:
         load(port, "--requests", 9, "--first", 1000, "--connections", 2)
-    assert sorted(map(servers.number, heads)) == list(range(1000, 1009))
+    assert sorted(map(servers.number, heads)) == [(number, 0) for number in range(1000, 1009)]
 
 
 def test_every_request_is_the_template_with_its_own_number():
@@ -117,8 +132,22 @@ def test_every_request_is_the_template_with_its_own_number():
     with canned(GIF, keep=heads) as port:
         load(port, "--requests", 50, "--depth", 4, "--connections", 2)
     assert {len(head) + 4 for head in heads} == {REQUEST_SIZE}
-    assert sorted(map(servers.number, heads)) == list(range(50))
+    assert sorted(map(servers.number, heads)) == [(number, 0) for number in range(50)]
     assert b"@" not in b"".join(heads)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.template)
+def test_every_payload_is_the_template_with_its_own_numbers(payload):
+    found, answer = [], b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nnull"
+    with canned(answer, keep=found) as port:
+        shot = load(port, "--requests", 50, "--connections", 8, "--length", 4, template=build.HERE / payload.template)
+    assert (shot["answered"], shot["failures"]) == (50, 0)
+    assert len({len(request) for request in found}) == 1
+    for request in found:
+        marks = [(int(mark[1]), int(mark[2])) for mark in servers.NUMBER.finditer(request) if mark[2]]
+        assert marks == [(marks[0][0], place) for place in range(payload.events)]
+        assert json.loads(request.partition(b"\r\n\r\n")[2])
+    assert sorted(servers.NUMBER.search(request)[1] for request in found) == [b"%08d" % number for number in range(50)]
 
 
 def test_a_connection_per_request_asks_the_server_to_close():
@@ -231,7 +260,7 @@ def test_the_loader_says_what_is_wrong_with_its_arguments(words, message):
 
 
 def test_pixel_is_the_reference_request():
-    head = trial.PIXEL.read_text()
+    head = PIXEL.read_text()
     target = head.split()[1]
     assert target.startswith("/pixel/v1/track?")
     assert len(re.findall(r"[?&][^=&]+=", target)) == 15
@@ -251,6 +280,14 @@ def test_a_python_server_answers_the_gif(tmp_path, name):
     server = servers.SERVERS[name]
     case = closed.Case(closed.SCENARIOS[0], server)
     assert closed.measure(small(tmp_path), case, 1).requests > 0
+
+
+@pytest.mark.parametrize("scenario", [row for row in closed.SCENARIOS if row.only], ids=lambda row: row.name)
+def test_every_event_of_a_payload_is_stored(tmp_path, scenario):
+    """Or the run is void: a trial looks for each of them."""
+    run = closed.measure(small(tmp_path), closed.Case(scenario, servers.SERVERS["commit"]), 1)
+    assert run.requests > 0 and run.events == scenario.payload.events
+    assert run.rate == pytest.approx(run.requests * run.events / run.seconds)
 
 
 def test_a_server_that_is_not_installed_is_named_and_does_no_harm(tmp_path, monkeypatch):
@@ -308,6 +345,16 @@ def test_a_server_that_lost_an_event_voids_the_run(tmp_path):
     trial.check(servers.SERVERS["nginx"], 1, tmp_path)
     with pytest.raises(errors.VoidRun, match="1 were not stored"):
         trial.check(servers.SERVERS["nginx"], 2, tmp_path)
+
+
+def test_every_event_of_a_payload_is_looked_for(tmp_path):
+    lines = [b"0191d2c4-7b3e-7a10-8c55-4f2a%08d-%02d\n" % (number, place) for number in (0, 1) for place in (0, 1, 2)]
+    log = tmp_path / "access.log"
+    log.write_bytes(b"".join(lines))
+    trial.check(servers.SERVERS["nginx"], 2, tmp_path, 3)
+    log.write_bytes(b"".join([*lines[:4], lines[4], lines[4]]))
+    with pytest.raises(errors.VoidRun, match="of 6 answered events 1 were not stored, 1 records are too many"):
+        trial.check(servers.SERVERS["nginx"], 2, tmp_path, 3)
 
 
 def test_a_wrong_answer_voids_the_run(tmp_path):

@@ -26,6 +26,8 @@ def canned_results():
         measurement("keepalive", "commit", cpu=8.0, cores=2),
         measurement("keepalive", "commit2", cpu=9.0, cores=2),
         measurement("rate50", "fsync", p99_us=1900.0, unsent=3),
+        measurement("tracardi", "commit", cpu=150.0, events=30, bytes=500_000),
+        measurement("batch", "commit", cpu=600.0, events=30),
         measurement("idle-before", "commit", cpu=8.0),
         measurement("idle-held", "commit", cpu=9.0, p99_us=990.0),
         measurement("idle-after", "commit", cpu=10.0),
@@ -53,6 +55,8 @@ def test_tables_show_medians_spreads_and_paired_ratios():
     ]  # fmt: skip
     assert row_of(text, "socketify")[:3] == ["socketify", "not installed", "-"]
     assert row_of(text, "| fastpixel, fsync | 512")[2:] == ["50 %", "2,000", "0.40", "1.90", "0.95", "3"]
+    assert "### Tracardi's POST /track, 30 events a payload (`tracardi`)" in text
+    assert row_of(text, "| 5.00 |")[1:6] == ["5.00", "-", "-", "200,000", "60,000"]
     assert row_of(text, "10,000")[1:] == ["10.0", "20.0", "10,000", "2.00", "x 1.00", "x 1.10"]
     assert "took 0.50 ms (median of 3" in text and "the strict figure: 2.00 ms" in text
 
@@ -68,6 +72,8 @@ VERDICTS = {
     ("idle connection", "KiB"): ("2", "met"),
     ("CPU per event of the others", "x without"): ("1", "met"),
     ("p99 of the others", "x without"): ("1.1", "missed"),
+    ("POST /track, 30 events", ""): ("200,000", "met"),
+    ("POST /v1/batch, 30 events", ""): ("50,000", "missed"),
 }
 
 
